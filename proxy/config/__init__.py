@@ -1,0 +1,1 @@
+"""Policy files: load with marks, validate all at once, compile to an immutable `Snapshot`."""

@@ -1,0 +1,195 @@
+"""The compiled policy: immutable, complete, and all that the hot path reads.
+
+Built by `proxy.config.compile` from a revision's canonical JSON. Every `at` is the `file:line:col` of the rule in the
+files it came from. Times are Unix seconds, money integer nano-dollars, sizes bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
+
+from proxy.model import DlpAction, WireProtocol
+
+type Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class DlpRule:
+    """One `dlp.rules` item, classes already resolved to entities. Matches a finding whose entity is in `entities`
+    when at least `at_least` distinct values of these entities occur in the message."""
+
+    entities: frozenset[str]
+    action: DlpAction
+    at_least: int = 1
+    mode: Literal["enforce", "report"] = "enforce"
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DlpException:
+    """One `dlp.except` item: literal `values` of an entity, or a `json` path whose leaf is not inspected."""
+
+    entity: str | None = None
+    values: frozenset[str] = frozenset()
+    json_path: str | None = None
+    expires_at_s: float | None = None
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DlpPolicy:
+    """What to look for and what to do, for one app and destination. Severest matching rule wins:
+    block > redact > mask > tokenize > allow; `otherwise` for entities that no rule names.
+    `uninspectable`: media kind (image audio pdf encrypted unknown) -> allow | block.
+    `digest` identifies the content (hex SHA-256): the inspector's cache key."""
+
+    profile: Literal["strict", "balanced", "paranoid"]
+    rules: tuple[DlpRule, ...]
+    otherwise: DlpAction
+    exceptions: tuple[DlpException, ...] = ()
+    uninspectable: Mapping[str, Literal["allow", "block"]] = field(default_factory=dict)
+    response_rules: tuple[DlpRule, ...] = ()
+    mode: Literal["enforce", "report"] = "enforce"
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    ttl_s: int
+    only_deterministic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetPolicy:
+    """`None` limits are unlimited. `on_unavailable`: what happens when no lease can be had from the store."""
+
+    daily_usd_nanos: int | None
+    monthly_usd_nanos: int | None
+    time_zone: str = "UTC"
+    on_exceeded: Literal["deny", "report"] = "deny"
+    unpriced: Literal["deny", "allow"] = "deny"
+    on_unavailable: Literal["deny", "allow"] = "deny"
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_body_bytes: int = 4 << 20
+    requests_per_minute: int | None = None
+    max_output_tokens: int | None = None
+    connections: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialPolicy:
+    """`headers`: lower-case names that may carry the key. `pins`: `hmac-sha256:<hex>` digests; empty = any key of the
+    provider's own form."""
+
+    headers: frozenset[str]
+    pins: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One allowlist rule. `host` is canonical; with `wildcard` it is the suffix below which any depth matches.
+    `methods`, `paths`, `models`, `tiers` None = any. `addresses` None = public addresses only.
+    `upstream_ca` is PEM text of extra roots. `dlp`, `cache`, `limits` are resolved (entry over app over platform)."""
+
+    rule_id: str
+    host: str
+    wildcard: bool
+    scheme: Literal["https", "http"]
+    ports: frozenset[int]
+    methods: frozenset[str] | None
+    paths: tuple[str, ...] | None
+    models: frozenset[str] | None
+    tiers: frozenset[str] | None
+    protocols: frozenset[WireProtocol]
+    passthrough: bool
+    credentials: CredentialPolicy | None
+    addresses: tuple[Network, ...] | None
+    upstream_ca: str | None
+    dlp: DlpPolicy
+    cache: CachePolicy | None
+    limits: Limits
+    expires_at_s: float | None
+    sandbox: bool = False
+    connector: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AppPolicy:
+    """One app. `digest` is the hex SHA-256 of its compiled policy without marks: same content, same digest."""
+
+    app: str
+    owner: str
+    cost_center: str
+    stage: Literal["draft", "sandbox", "production", "suspended"]
+    expires_at_s: float | None
+    mode: Literal["enforce", "report"]
+    report_until_s: float | None
+    networks: tuple[Network, ...]
+    token: bool
+    entries: tuple[Entry, ...]
+    dlp: DlpPolicy
+    cache: CachePolicy | None
+    budget: BudgetPolicy | None
+    limits: Limits
+    digest: str
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    provider: str
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class PriceOverride:
+    """Rates in pico-dollars per token (1 USD per million tokens = 1,000,000 pico-dollars per token)."""
+
+    provider: str
+    model: str
+    input_usd_picos: int
+    output_usd_picos: int
+    source: str
+    from_s: float
+    cache_read_usd_picos: int | None = None
+    cache_write_usd_picos: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostPattern:
+    """An exact host, or (`wildcard`) any name below it."""
+
+    host: str
+    wildcard: bool
+    at: str = ""
+
+    def matches(self, host: str) -> bool:
+        """True when canonical `host` is this host, or lies below it for a wildcard."""
+        return host.endswith("." + self.host) if self.wildcard else host == self.host
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    listen: Mapping[str, str]
+    deny: tuple[HostPattern, ...]
+    models: Mapping[str, ModelFacts]
+    prices: tuple[PriceOverride, ...]
+    classes: Mapping[str, frozenset[str]]
+    publishers: Mapping[str, str]
+    sandbox: tuple[HostPattern, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """One revision, ready to use. Immutable; a reload builds a new one and swaps the reference."""
+
+    revision: str
+    seq: int
+    platform: Platform
+    apps: Mapping[str, AppPolicy]
