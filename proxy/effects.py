@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.model import (
     AuditRecord,
+    Authority,
     CachedAnswer,
     Inspection,
     InspectJob,
@@ -23,6 +24,7 @@ from proxy.model import (
 if TYPE_CHECKING:
     from proxy.answer import AnswerTap
     from proxy.config.snapshot import AppPolicy, Entry
+    from proxy.dataplane.carrier import Traffic
 
 
 class Aborted(Exception):
@@ -121,7 +123,7 @@ class Collect(Effect[bytes]):
 
 
 @dataclass(frozen=True, slots=True)
-class Upgrade(Effect[None]):
+class Upgrade(Effect["Traffic"]):
     """Runs an accepted WebSocket (after a 101 head) until both sides are closed.
 
     Every message is inspected: `job` is the template, its `body` and `direction` replaced per message.
@@ -129,6 +131,16 @@ class Upgrade(Effect[None]):
 
     head: ResponseHead
     job: InspectJob
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel(Effect["Traffic"]):
+    """Pass-through: dials a vetted address and copies bytes both ways until both sides are closed."""
+
+    entry: "Entry"
+    app: str
+    authority: Authority
+    first_bytes: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,104 @@
+"""Turns a `Denied` into the answer its reader can act on.
+
+Inside a tunnel: RFC 9457 problem details within the provider's own error envelope, plus Proxy-Status (RFC 9209), so
+that an SDK's exception shows what, where and the next step. For CONNECT: the same in the reason phrase, since clients
+throw the body of a failed CONNECT away.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from proxy.errors import Denied
+from proxy.model import Headers, Response, ResponseHead
+
+if TYPE_CHECKING:
+    from proxy.providers import Provider
+
+# Long enough for code, detail and remedy; short enough for every client's status-line buffer.
+_MAX_PHRASE_CHARS = 400
+# One name for the proxy in Proxy-Status; the machine's host name is nobody's business.
+_PROXY_NAME = "egress"
+
+
+def problem(denied: Denied, *, decision_id: str, revision: str) -> dict[str, Any]:
+    """RFC 9457 members and our extensions. Holds no prompt text, secrets or header values."""
+    members: dict[str, Any] = {
+        "type": f"urn:egress:reason:{denied.code}",
+        "title": denied.reason.title,
+        "status": denied.reason.status,
+        "detail": denied.detail,
+        "code": denied.code,
+        "remedy": denied.remedy,
+        "decision_id": decision_id,
+    }
+    if denied.where:
+        members["where"] = denied.where
+    if denied.rule_id:
+        members["rule_id"] = denied.rule_id
+    if denied.retry_after_s is not None:
+        members["retry_after_s"] = denied.retry_after_s
+    if revision:
+        members["revision"] = revision[:12]
+    return members
+
+
+def sentence(denied: Denied, decision_id: str = "") -> str:
+    """One paragraph for a person: what, where, next step, and the id to quote."""
+    where = f" (rule: {denied.where})" if denied.where else ""
+    number = f" [{denied.code}, decision {decision_id}]" if decision_id else f" [{denied.code}]"
+    return f"Egress proxy: {denied.reason.title}. {_full_stop(denied.detail)}{where} {denied.remedy}{number}"
+
+
+def render(denied: Denied, *, decision_id: str, revision: str, provider: "Provider | None" = None) -> Response:
+    """The whole answer. Never an empty body."""
+    members = problem(denied, decision_id=decision_id, revision=revision)
+    message = sentence(denied, decision_id)
+    body = provider.error_body({**members, "message": message}) if provider else _plain_body(members, message)
+    headers: list[tuple[bytes, bytes]] = [
+        (b"Content-Type", b"application/problem+json"),
+        (b"Proxy-Status", proxy_status(denied).encode()),
+        (b"Cache-Control", b"no-store"),
+        (b"X-Egress-Decision", decision_id.encode()),
+        (b"X-Egress-Code", denied.code.encode()),
+        *_retry_fields(denied),
+    ]
+    if denied.reason.status == 407:
+        headers.append((b"Proxy-Authenticate", b'Basic realm="egress", charset="UTF-8"'))
+    return Response(ResponseHead(denied.reason.status, _phrase(denied.reason.title), tuple(headers)), body)
+
+
+def render_connect(denied: Denied, *, decision_id: str, revision: str) -> Response:
+    """The answer to a refused CONNECT: code, detail and remedy stand in the reason phrase too."""
+    response = render(denied, decision_id=decision_id, revision=revision)
+    phrase = _phrase(f"Egress denied ({denied.code}): {_full_stop(denied.detail)} {denied.remedy}")
+    return Response(ResponseHead(response.head.status, phrase, response.head.headers), response.body)
+
+
+def proxy_status(denied: Denied) -> str:
+    """Proxy-Status member (RFC 9209 section 2): error type and our code as details."""
+    return f'{_PROXY_NAME}; error={denied.reason.proxy_error}; details="{denied.code}"'
+
+
+def _plain_body(members: Mapping[str, Any], message: str) -> bytes:
+    return orjson.dumps({**members, "message": message, "error": {"message": message, "code": members["code"]}})
+
+
+def _retry_fields(denied: Denied) -> Headers:
+    # The SDKs retry 429, 408 and 5xx by themselves; a policy answer does not change by asking again at once.
+    if denied.retry_after_s is not None:
+        return ((b"Retry-After", str(max(1, denied.retry_after_s)).encode()),)
+    if denied.reason.status in {408, 429}:
+        return ((b"Retry-After", b"1"),)
+    return ()
+
+
+def _full_stop(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def _phrase(text: str) -> str:
+    """Reason phrase within RFC 9112 section 4: visible ASCII and spaces only."""
+    visible = "".join(char if " " <= char <= "~" else "?" for char in text)
+    return visible if len(visible) <= _MAX_PHRASE_CHARS else visible[: _MAX_PHRASE_CHARS - 3] + "..."
