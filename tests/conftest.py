@@ -1,0 +1,35 @@
+"""What every test may rely on: a clean environment, short private state directories, Hypothesis profiles."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from proxy.paths import Paths
+
+# A developer's own proxy or trust settings must not reach the clients under test.
+for _name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("EGRESS_")]:
+    del os.environ[_name]
+for _name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
+    os.environ.pop(_name, None)
+
+settings.register_profile("fast", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("deep", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    """A private directory whose path is short enough for unix sockets (pytest's own tmp_path may be too long)."""
+    path = Path(tempfile.mkdtemp(prefix="egt-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def paths(state_dir: Path) -> Paths:
+    return Paths(state_dir)
