@@ -18,6 +18,22 @@ if TYPE_CHECKING:
 
 # Long enough for code, detail and remedy; short enough for every client's status-line buffer.
 _MAX_PHRASE_CHARS = 400
+# Asking again soon may give another answer; every other code stands until somebody changes something.
+_WORTH_RETRYING = frozenset(
+    {
+        "rate_limited",
+        "overloaded",
+        "inspector_unavailable",
+        "budget_unavailable",
+        "audit_unavailable",
+        "internal",
+        "policy_unavailable",
+        "timeout",
+        "upstream_unreachable",
+        "upstream_timeout",
+        "upstream_dns",
+    }
+)
 # One name for the proxy in Proxy-Status; the machine's host name is nobody's business.
 _PROXY_NAME = "egress"
 
@@ -27,7 +43,7 @@ def problem(denied: Denied, *, decision_id: str, revision: str) -> dict[str, Any
     members: dict[str, Any] = {
         "type": f"urn:egress:reason:{denied.code}",
         "title": denied.reason.title,
-        "status": denied.reason.status,
+        "status": denied.status,
         "detail": denied.detail,
         "code": denied.code,
         "remedy": denied.remedy,
@@ -64,9 +80,9 @@ def render(denied: Denied, *, decision_id: str, revision: str, provider: "Provid
         (b"X-Egress-Code", denied.code.encode()),
         *_retry_fields(denied),
     ]
-    if denied.reason.status == 407:
+    if denied.status == 407:
         headers.append((b"Proxy-Authenticate", b'Basic realm="egress", charset="UTF-8"'))
-    return Response(ResponseHead(denied.reason.status, _phrase(denied.reason.title), tuple(headers)), body)
+    return Response(ResponseHead(denied.status, _phrase(denied.reason.title), tuple(headers)), body)
 
 
 def render_connect(denied: Denied, *, decision_id: str, revision: str) -> Response:
@@ -86,12 +102,14 @@ def _plain_body(members: Mapping[str, Any], message: str) -> bytes:
 
 
 def _retry_fields(denied: Denied) -> Headers:
-    # The SDKs retry 429, 408 and 5xx by themselves; a policy answer does not change by asking again at once.
+    """Retry-After where waiting helps; elsewhere the field by which the openai and anthropic SDKs stop retrying."""
     if denied.retry_after_s is not None:
-        return ((b"Retry-After", str(max(1, denied.retry_after_s)).encode()),)
-    if denied.reason.status in {408, 429}:
-        return ((b"Retry-After", b"1"),)
-    return ()
+        fields: Headers = ((b"Retry-After", str(max(1, denied.retry_after_s)).encode()),)
+    elif denied.status in {408, 429, 503}:
+        fields = ((b"Retry-After", b"1"),)
+    else:
+        fields = ()
+    return fields if denied.code in _WORTH_RETRYING else (*fields, (b"x-should-retry", b"false"))
 
 
 def _full_stop(text: str) -> str:

@@ -12,23 +12,24 @@ from proxy.model import (
     AuditRecord,
     Authority,
     CachedAnswer,
+    Cost,
     Inspection,
     InspectJob,
     Request,
     Reservation,
     Response,
     ResponseHead,
+    Traffic,
     Usage,
 )
 
 if TYPE_CHECKING:
     from proxy.answer import AnswerTap
     from proxy.config.snapshot import AppPolicy, Entry
-    from proxy.dataplane.carrier import Traffic
 
 
 class Aborted(Exception):
-    """The exchange ended early. `side` is `client` or `upstream`; `sent` tells if response bytes reached the client."""
+    """One side is gone. `side` is `client` or `upstream`; `sent`: the whole request had been sent upstream by then."""
 
     def __init__(self, side: str, detail: str, *, sent: bool) -> None:
         super().__init__(side, detail)
@@ -95,7 +96,17 @@ class Settle(Effect[None]):
     reservation: Reservation
     usd_nanos: int
     estimated: bool
-    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Meter(Effect[None]):
+    """Adds one call to the usage report and the metrics. `saved`: a cache hit; `cost` is then what it would have been."""
+
+    app: "AppPolicy"
+    exchange_id: str
+    usage: Usage
+    cost: Cost
+    saved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +134,7 @@ class Collect(Effect[bytes]):
 
 
 @dataclass(frozen=True, slots=True)
-class Upgrade(Effect["Traffic"]):
+class Upgrade(Effect[Traffic]):
     """Runs an accepted WebSocket (after a 101 head) until both sides are closed.
 
     Every message is inspected: `job` is the template, its `body` and `direction` replaced per message.
@@ -134,7 +145,7 @@ class Upgrade(Effect["Traffic"]):
 
 
 @dataclass(frozen=True, slots=True)
-class Tunnel(Effect["Traffic"]):
+class Tunnel(Effect[Traffic]):
     """Pass-through: dials a vetted address and copies bytes both ways until both sides are closed."""
 
     entry: "Entry"

@@ -325,6 +325,7 @@ class Denied(Exception):
 
     `detail` never holds prompt text, secrets or header values; it may hold names that the caller sent and that are
     not sensitive (host, method, model, entity type). `where` is `file:line:col` of the rule that decided, or "".
+    `status` overrides the code's HTTP status (403 instead of 407 when a credential was given but is not good).
     """
 
     def __init__(
@@ -336,6 +337,7 @@ class Denied(Exception):
         rule_id: str = "",
         remedy: str = "",
         retry_after_s: int | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(code, detail)
         self.reason = REASONS[code]
@@ -345,3 +347,4 @@ class Denied(Exception):
         self.rule_id = rule_id
         self.remedy = remedy or self.reason.remedy
         self.retry_after_s = retry_after_s
+        self.status = status or self.reason.status

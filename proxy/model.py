@@ -222,6 +222,17 @@ class CachedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What an upgraded or tunnelled connection carried. Sizes in bytes."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    messages: int = 0
+    findings: int = 0
+    close_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AuditRecord:
     """One line of the audit trail, without seq and chain fields (the writer adds those). Values are JSON-able."""
 

@@ -3,25 +3,13 @@
 The lane and the HTTP/2 addon each implement it; the exchange and the runtime know nothing else of the wire.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.effects import Forward, Tunnel, Upgrade
-from proxy.model import Headers, Response, ResponseHead
+from proxy.model import Headers, Response, ResponseHead, Traffic
 
 if TYPE_CHECKING:
     from proxy.answer import AnswerTap
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What an upgraded or tunnelled connection carried. Sizes in bytes."""
-
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    messages: int = 0
-    findings: int = 0
-    close_code: int | None = None
 
 
 class Carrier(Protocol):

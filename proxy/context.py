@@ -1,0 +1,76 @@
+"""What one exchange knows from its start, and the two questions every part of the line asks of policy."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxy import policy
+from proxy.config.snapshot import AppPolicy, Snapshot
+from proxy.errors import Denied
+from proxy.model import Listener, Principal, RequestHead, Reservation
+from proxy.pricing import PriceBook
+from proxy.trail import Trail
+
+
+@dataclass(slots=True)
+class Context:
+    """Facts and keys of one exchange; the snapshot is taken once and never looked up again.
+
+    `placeholder_key`, `cache_mac_key`: app -> 32 bytes. `credential_digest`: field value -> pin form.
+    `reservation` and `forwarded` tell the driver what is open should the line be broken off.
+    """
+
+    id: str
+    snapshot: Snapshot
+    principal: Principal
+    listener: Listener
+    sni: str | None
+    started_s: float
+    kills: Mapping[str, Mapping[str, Any]]
+    placeholder_key: Callable[[str], bytes]
+    cache_mac_key: Callable[[str], bytes]
+    credential_digest: Callable[[bytes], str]
+    prices: PriceBook
+    trail: Trail = field(default_factory=Trail)
+    reservation: Reservation | None = None
+    forwarded: bool = False
+
+    @property
+    def app(self) -> AppPolicy:
+        """The app's policy in this exchange's snapshot."""
+        return self.snapshot.apps[self.principal.app]
+
+
+def ruled(context: Context, stage: policy.Stage, head: RequestHead, model: str | None = None) -> policy.Ruling:
+    """Policy's verdict at one stage; raises it when it is a denial."""
+    ruling = policy.rule_on(
+        context.snapshot,
+        policy.Facts(
+            stage=stage,
+            principal=context.principal,
+            listener=context.listener,
+            authority=head.authority,
+            now_s=context.started_s,
+            sni=context.sni,
+            head=head,
+            model=model,
+            kills=context.kills,
+            credential_digest=context.credential_digest,
+        ),
+    )
+    context.trail.ruling(ruling.decision)
+    raise_denial(ruling)
+    return ruling
+
+
+def raise_denial(ruling: policy.Ruling) -> None:
+    """Raises the ruling's decision as `Denied` unless it allows."""
+    decision = ruling.decision
+    if decision.action == "deny":
+        raise Denied(
+            decision.code or "internal",
+            decision.detail,
+            where=decision.where,
+            rule_id=decision.rule_id,
+            remedy=decision.remedy,
+        )

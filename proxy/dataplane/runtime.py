@@ -1,0 +1,210 @@
+"""Drives exchanges: answers each effect from the worker's services and the request's carrier.
+
+The runtime owns what must hold however an exchange ends: one terminal record, no reservation left open, and nothing
+sent upstream unless the exchange itself asked for `Forward`.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from proxy import effects
+from proxy.config.snapshot import AppPolicy
+from proxy.context import Context
+from proxy.dataplane.carrier import Carrier
+from proxy.dataplane.identifiers import new_id
+from proxy.effects import Aborted
+from proxy.errors import Denied
+from proxy.exchange import exchange
+from proxy.model import Listener, Principal, RequestHead
+
+if TYPE_CHECKING:
+    from proxy.dataplane.services import Services
+
+_Handler = Callable[["Runtime", Carrier, Context, Any], Any]
+
+
+class Runtime:
+    """One per worker. `services` are shared by all its exchanges."""
+
+    def __init__(self, services: "Services") -> None:
+        self.services = services
+
+    def context(
+        self, principal: Principal, listener: Listener, sni: str | None, exchange_id: str | None = None
+    ) -> Context:
+        """A fresh exchange's facts, with the snapshot of this moment. Denied: policy_unavailable, audit_unavailable."""
+        services = self.services
+        snapshot = services.watcher.current
+        if snapshot is None or principal.app not in snapshot.apps:
+            raise Denied("policy_unavailable")
+        if not services.audit.ready:
+            raise Denied("audit_unavailable")
+        context = Context(
+            id=exchange_id or new_id(),
+            snapshot=snapshot,
+            principal=principal,
+            listener=listener,
+            sni=sni,
+            started_s=time.time(),
+            kills=services.watcher.kills,
+            placeholder_key=services.placeholder_key,
+            cache_mac_key=services.cache_mac_key,
+            credential_digest=services.credential_digest,
+            prices=services.price_book(snapshot),
+        )
+        context.trail.origin(principal, listener, sni)
+        return context
+
+    async def run(self, context: Context, head: RequestHead, carrier: Carrier) -> None:
+        """Runs one request to its end; raises only CancelledError."""
+        begun_s = time.monotonic()
+        await self.drive(context, exchange(context, head), carrier)
+        self._count(context, time.monotonic() - begun_s)
+
+    async def drive(self, context: Context, line: Coroutine[Any, Any, None], carrier: Carrier) -> None:
+        """Answers the effects of `line` until it ends. Whatever happens, its books are closed."""
+        try:
+            await self._drive(context, line, carrier)
+        finally:
+            line.close()
+            self._close_books(context)
+
+    async def _drive(self, context: Context, line: Coroutine[Any, Any, None], carrier: Carrier) -> None:
+        step: Callable[[], Any] = partial(line.send, None)
+        cancelled: asyncio.CancelledError | None = None
+        while True:
+            try:
+                effect = step()
+            except StopIteration:
+                break
+            try:
+                answer = HANDLERS[type(effect)](self, carrier, context, effect)
+                if isinstance(answer, Awaitable):
+                    answer = await answer
+            except asyncio.CancelledError as error:
+                # The client is gone or the worker stops: the exchange closes its own books first.
+                if cancelled is not None:
+                    raise
+                cancelled = error
+                step = partial(line.throw, Aborted("client", "cancelled", sent=context.forwarded))
+            except Exception as error:  # noqa: BLE001 - the exchange turns every kind into a denial
+                step = partial(line.throw, error)
+            else:
+                step = partial(line.send, answer)
+        if cancelled is not None:
+            raise cancelled
+
+    def _close_books(self, context: Context) -> None:
+        """Nothing stays reserved and nothing goes unrecorded, even if the line itself broke."""
+        if context.reservation is not None:
+            reservation, context.reservation = context.reservation, None
+            spent = reservation.usd_nanos if context.forwarded else 0
+            self.services.ledger.settle(reservation, spent, estimated=context.forwarded)
+        if not context.trail.emitted:
+            context.trail.fields.setdefault("outcome", "aborted")
+            self.emit(context, context.trail.record(context))
+
+    def emit(self, context: Context, record: Any) -> None:
+        """Appends `record`; a terminal one once only."""
+        if record.kind == "terminal":
+            if context.trail.emitted:
+                return
+            context.trail.emitted = True
+        self.services.audit.emit(record)
+
+    def refused(self, context: Context, denied: Denied) -> None:
+        """Records a refusal that needs no exchange (CONNECT, ClientHello)."""
+        context.trail.denied(denied)
+        self.emit(context, context.trail.record(context))
+        self._count(context, 0.0)
+
+    def _count(self, context: Context, seconds: float) -> None:
+        fields = context.trail.fields
+        counters = self.services.counters
+        app = context.principal.app
+        outcome = str(fields.get("outcome", "allowed"))
+        counters.add("requests_total", (app, outcome))
+        counters.observe("request_seconds", (app,), seconds)
+        if outcome == "denied":
+            counters.add("denied_total", (str(fields.get("code")), app))
+        for key, number in fields.get("findings", {}).items():
+            entity, _, action = key.partition(":")
+            counters.add("findings_total", (entity, action), number)
+
+
+async def _inspect(runtime: Runtime, _carrier: Carrier, _context: Context, effect: effects.Inspect) -> Any:
+    begun_s = time.monotonic()
+    verdict = await runtime.services.inspector.inspect(effect.job)
+    runtime.services.counters.observe("inspect_seconds", (), time.monotonic() - begun_s)
+    return verdict
+
+
+def _inspect_seen(runtime: Runtime, carrier: Carrier, context: Context, effect: effects.Inspect) -> Any:
+    return runtime.services.inspector.cached(effect.job) or _inspect(runtime, carrier, context, effect)
+
+
+def _cache_get(runtime: Runtime, _carrier: Carrier, context: Context, effect: effects.CacheGet) -> Any:
+    found = runtime.services.cache.get(effect.app, effect.key)
+    if isinstance(found, Awaitable):
+        return _counted_get(runtime, effect.app, found)
+    runtime.services.counters.add("cache_total", (context.principal.app, "hit" if found else "miss"))
+    return found
+
+
+async def _counted_get(runtime: Runtime, app: str, pending: Awaitable[Any]) -> Any:
+    found = await pending
+    runtime.services.counters.add("cache_total", (app, "hit" if found else "miss"))
+    return found
+
+
+def _cache_put(runtime: Runtime, _carrier: Carrier, _context: Context, effect: effects.CachePut) -> None:
+    runtime.services.cache.put(effect.app, effect.key, effect.answer, effect.ttl_s)
+
+
+def _reserve(runtime: Runtime, _carrier: Carrier, context: Context, effect: effects.Reserve) -> Any:
+    return runtime.services.ledger.reserve(effect.app, effect.usd_nanos, effect.exchange_id, context.started_s)
+
+
+def _settle(runtime: Runtime, _carrier: Carrier, _context: Context, effect: effects.Settle) -> None:
+    runtime.services.ledger.settle(effect.reservation, effect.usd_nanos, estimated=effect.estimated)
+
+
+def _meter(runtime: Runtime, _carrier: Carrier, context: Context, effect: effects.Meter) -> None:
+    usage, app = effect.usage, effect.app.app
+    runtime.services.ledger.record_usage(
+        effect.app, effect.exchange_id, usage, effect.cost, saved=effect.saved, now_s=context.started_s
+    )
+    counters = runtime.services.counters
+    kind = "saved_" if effect.saved else ""
+    model = known_model(effect.app, context, usage.request_model)
+    counters.add("tokens_total", (app, usage.provider, model, f"{kind}input"), usage.input_tokens)
+    counters.add("tokens_total", (app, usage.provider, model, f"{kind}output"), usage.output_tokens)
+    if not effect.saved:
+        counters.add("cost_usd_nanos_total", (app, usage.provider, model), effect.cost.usd_nanos)
+
+
+def known_model(app: AppPolicy, context: Context, model: str) -> str:
+    """The metric label: a model that policy names, else `other`, so that hostile names cannot grow the series."""
+    named = model in context.snapshot.platform.models or any(model in (entry.models or ()) for entry in app.entries)
+    return model if named else "other"
+
+
+HANDLERS: dict[type, _Handler] = {
+    effects.ReadBody: lambda _runtime, carrier, _context, effect: carrier.read_body(effect.max_bytes),
+    effects.Inspect: _inspect_seen,
+    effects.CacheGet: _cache_get,
+    effects.CachePut: _cache_put,
+    effects.Reserve: _reserve,
+    effects.Settle: _settle,
+    effects.Meter: _meter,
+    effects.Forward: lambda _runtime, carrier, _context, effect: carrier.forward(effect),
+    effects.Relay: lambda _runtime, carrier, _context, effect: carrier.relay(effect.head, effect.tap),
+    effects.Collect: lambda _runtime, carrier, _context, effect: carrier.collect(effect.max_bytes),
+    effects.Upgrade: lambda _runtime, carrier, _context, effect: carrier.upgrade(effect),
+    effects.Tunnel: lambda _runtime, carrier, _context, effect: carrier.tunnel(effect),
+    effects.Reply: lambda _runtime, carrier, _context, effect: carrier.reply(effect.response),
+    effects.Emit: lambda runtime, _carrier, context, effect: runtime.emit(context, effect.record),
+}

@@ -1,0 +1,152 @@
+"""The straight line of one request, from its head to its audit record. Plain `async def` over effects; no I/O.
+
+Deny first: every way out but the last passes `_refuse`, and only `Forward` can make a byte leave. A driver that breaks
+the line anywhere (an exception of any kind thrown in) ends in a denial, a settled reservation and one record.
+"""
+
+from dataclasses import replace
+
+from proxy import denials, fields, providers
+from proxy.answer import AnswerTap
+from proxy.config.snapshot import Entry
+from proxy.context import Context, ruled
+from proxy.delivery import deliver, forward, uncoded_answer
+from proxy.effects import Aborted, Emit, Forward, Inspect, ReadBody, Reply, Upgrade
+from proxy.errors import Denied
+from proxy.inference import inference, release
+from proxy.model import Headers, Inspection, InspectJob, Request, RequestHead
+from proxy.providers import Provider
+
+
+async def exchange(context: Context, head: RequestHead) -> None:
+    """Runs one request to its end. Never raises but for what breaks the driver itself."""
+    trail = context.trail
+    trail.request(head)
+    provider: Provider | None = None
+    try:
+        provider = providers.match(head.authority, head.method, head.path)
+        await _exchange(context, head, provider)
+    except Denied as denied:
+        await _refuse(context, denied, provider)
+    except Aborted as aborted:
+        trail.aborted(aborted.side, aborted.detail)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a denial
+        trail.fault(error)
+        await _refuse(context, Denied("internal"), provider)
+    await release(context)
+    await Emit(trail.record(context))
+
+
+async def _exchange(context: Context, head: RequestHead, provider: Provider | None) -> None:
+    entry = ruled(context, "head", head).entry
+    if entry is None:
+        raise Denied("internal")
+    trail = context.trail
+    if head.protocol == "websocket":
+        await _websocket(context, head, entry)
+        return
+    body, trailers = await ReadBody(entry.limits.max_body_bytes)
+    trail.sizes(request_bytes=len(body))
+    job = _job(context, head, entry, provider, body, trailers)
+    inspection = await Inspect(job)
+    _judge(context, inspection)
+    request = _transformed(head, body, trailers, inspection)
+    if provider is None:
+        await _plain(context, entry, request, inspection)
+    else:
+        await inference(context, entry, request, provider, inspection)
+
+
+def _job(
+    context: Context,
+    head: RequestHead,
+    entry: Entry,
+    provider: Provider | None,
+    body: bytes,
+    trailers: Headers,
+) -> InspectJob:
+    own = entry.credentials.headers if entry.credentials else frozenset[str]()
+    return InspectJob(
+        app=context.principal.app,
+        dlp=entry.dlp,
+        method=head.method,
+        target=head.target,
+        headers=head.headers,
+        body=body,
+        placeholder_key=context.placeholder_key(context.principal.app),
+        provider=provider.name if provider else None,
+        skip_headers=own | {"proxy-authorization"},
+        trailers=trailers,
+    )
+
+
+def _judge(context: Context, inspection: Inspection) -> None:
+    context.trail.inspection(inspection)
+    if inspection.action == "block":
+        raise Denied(inspection.code or "pii", inspection.detail, where=inspection.where)
+
+
+def _transformed(head: RequestHead, body: bytes, trailers: Headers, inspection: Inspection) -> Request:
+    """The request with the inspector's changes; a changed body is uncoded and loses its old digests."""
+    changed = inspection.body is not None
+    headers = head.headers if inspection.headers is None else inspection.headers
+    target = head.target if inspection.target is None else inspection.target
+    outbound = fields.outbound(headers, host=_host_field(head), body_changed=changed)
+    return Request(
+        replace(head, target=target, headers=outbound),
+        body if inspection.body is None else inspection.body,
+        trailers,
+    )
+
+
+def _host_field(head: RequestHead) -> bytes:
+    """Host of the one authority; the port only when it is not the scheme's own (RFC 9110 section 7.2)."""
+    authority = head.authority
+    default = 443 if authority.scheme == "https" else 80
+    text = str(authority)
+    return (text.rpartition(":")[0] if authority.port == default else text).encode("ascii")
+
+
+async def _plain(context: Context, entry: Entry, request: Request, inspection: Inspection) -> None:
+    """A request that is no inference call: forwarded as it is, placeholders restored in its answer."""
+    if inspection.restore:
+        request = uncoded_answer(request)
+    head = await forward(context, entry, request)
+    tap = AnswerTap.create(None, None, head, inspection.restore, capture_limit_bytes=0)
+    await deliver(context, entry, request, head, tap)
+
+
+async def _websocket(context: Context, head: RequestHead, entry: Entry) -> None:
+    job = _job(context, head, entry, None, b"", ())
+    inspection = await Inspect(job)
+    _judge(context, inspection)
+    kept = tuple(
+        (name, value)
+        for name, value in head.headers
+        if name.lower().startswith(b"sec-websocket-") and name.lower() != b"sec-websocket-extensions"
+    )
+    request = _transformed(head, b"", (), inspection)
+    # The extensions offer is withheld, so that every frame can be read without a shared compression state.
+    others = tuple(pair for pair in request.head.headers if not pair[0].lower().startswith(b"sec-websocket-"))
+    upgrade = ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"))
+    request = replace(request, head=replace(request.head, headers=(*others, *upgrade, *kept)))
+    context.forwarded = True
+    answer = await Forward(entry, context.principal.app, request)
+    if answer.status != 101:
+        refused = replace(answer, headers=fields.inbound(answer.headers))
+        tap = AnswerTap.create(None, None, refused, {}, capture_limit_bytes=0)
+        await deliver(context, entry, request, refused, tap)
+        return
+    await Emit(context.trail.opened(context))
+    context.trail.answered(101, None)
+    traffic = await Upgrade(answer, replace(job, headers=(), target="/"))
+    context.trail.traffic(traffic)
+
+
+async def _refuse(context: Context, denied: Denied, provider: Provider | None) -> None:
+    context.trail.denied(denied)
+    response = denials.render(denied, decision_id=context.id, revision=context.snapshot.revision, provider=provider)
+    try:
+        await Reply(response)
+    except Aborted as aborted:
+        context.trail.aborted(aborted.side, aborted.detail)
