@@ -1,0 +1,1 @@
+"""Host names, address classes, resolving and dialling."""
