@@ -1,0 +1,37 @@
+"""`python -m proxy.supervisor.launch MODULE ARG...`: runs a module as a child that cannot outlive the supervisor.
+
+Also switches core dumps off: a core of a worker or inspector would hold prompts and keys.
+"""
+
+import ctypes
+import os
+import resource
+import runpy
+import signal
+import sys
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1  # prctl(2), Linux
+PARENT_VARIABLE: Final = "EGRESS_PARENT_PID"
+
+
+def tie_to_parent() -> None:
+    """Has the kernel kill us when the supervisor dies; exits when it is dead already. No-op outside Linux."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent and int(parent) != os.getppid():
+        sys.exit(0)
+
+
+def no_core_dumps() -> None:
+    """RLIMIT_CORE 0, soft and hard."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    no_core_dumps()
+    tie_to_parent()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
