@@ -160,6 +160,9 @@ def _explain(error: Exception) -> CliError:
             "store",
             "start the proxy (`make run`) or give the right `--store URL`",
         )
+    if all(isinstance(getattr(error, part, None), str) for part in ("what", "where", "fix")):
+        parts = {part: str(getattr(error, part)) for part in ("what", "where", "fix")}
+        return CliError(parts["what"], parts["where"], parts["fix"])
     if isinstance(error, NotPrivate):
         return CliError(str(error), "state directory", "remove it, or `chmod 700` it when it is yours")
     if isinstance(error, OSError) and error.strerror:

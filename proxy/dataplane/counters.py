@@ -45,6 +45,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("unpriced_total", "counter", "Calls of models without a known price", ("app", "provider", "model")),
         Metric("cache_total", "counter", "Cache look-ups by result (hit, miss, bypass)", ("app", "result")),
         Metric("findings_total", "counter", "Detections by entity and action", ("entity", "action")),
+        Metric("request_seconds", "histogram", "Time of a whole exchange, streams to their end", ("app",), _UPSTREAM_S),
         Metric("upstream_seconds", "histogram", "Time until the upstream's response head", ("provider",), _UPSTREAM_S),
         Metric("inspect_seconds", "histogram", "Time one inspection took", (), _INSPECT_S),
         Metric("overhead_seconds", "histogram", "Time the proxy itself added to an exchange", (), _OVERHEAD_S),

@@ -42,14 +42,7 @@ def text_of(request: Request, name: str) -> str:
 
 async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
     """Listens on `path`, replacing a dead predecessor's socket (the caller holds the state directory's lock)."""
-    private_dir(path.parent)
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old_mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(old_mask)
+    listener = _bind(path)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, ValueError):
@@ -61,6 +54,18 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
         writer.close()
 
     return await asyncio.start_unix_server(handle, sock=listener, limit=LINE_LIMIT_BYTES)
+
+
+def _bind(path: Path) -> socket.socket:
+    private_dir(path.parent)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_mask = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(old_mask)
+    return listener
 
 
 async def answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any]:
