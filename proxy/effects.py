@@ -100,7 +100,7 @@ class Settle(Effect[None]):
 
 @dataclass(frozen=True, slots=True)
 class Meter(Effect[None]):
-    """Adds one call to the usage report and the metrics. `saved`: a cache hit; `cost` is then what it would have been."""
+    """Adds one call to usage report and metrics. `saved`: a cache hit, `cost` is then what it would have been."""
 
     app: "AppPolicy"
     exchange_id: str

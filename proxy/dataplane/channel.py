@@ -1,0 +1,243 @@
+"""One TCP connection as a byte channel, plain or TLS, for a single reader task.
+
+TLS runs over memory BIOs, so that a ClientHello can be read and judged before anything answers it, and the same code
+serves both ends. Reading pauses when nobody consumes; writing waits when the peer does not read.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from typing import Any
+
+from proxy.effects import Aborted
+
+# One TLS record is at most 16 KiB; a few of them in flight keep the pipe full without holding memory per connection.
+READ_HIGH_WATER_BYTES = 256 << 10
+_TLS_READ_BYTES = 256 << 10
+
+
+class Channel(asyncio.Protocol):
+    """`buffer` holds received plaintext; consumers delete what they took through `take` or `consume`.
+
+    `side` names this end in `Aborted`. `deadline_s` (loop time) is enforced by the worker's sweeper: past it, waiting
+    readers and writers get TimeoutError.
+    """
+
+    __slots__ = (
+        "_drain_waiter",
+        "_incoming",
+        "_outgoing",
+        "_paused_reading",
+        "_paused_writing",
+        "_waiter",
+        "buffer",
+        "deadline_s",
+        "eof",
+        "loop",
+        "lost",
+        "side",
+        "tls",
+        "transport",
+    )
+
+    def __init__(self, side: str) -> None:
+        self.side = side
+        self.loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport | None = None
+        self.buffer = bytearray()
+        self.eof = False
+        self.lost = False
+        self.tls: ssl.SSLObject | None = None
+        self.deadline_s: float | None = None
+        self._incoming: ssl.MemoryBIO | None = None
+        self._outgoing: ssl.MemoryBIO | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._paused_reading = False
+        self._paused_writing = False
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is up."""
+        self.transport = transport  # type: ignore[assignment]  # a stream protocol is always given a Transport
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the wire: decrypted when TLS is up, then handed to the reader."""
+        if self.tls is None or self._incoming is None:
+            self.buffer += data
+        else:
+            self._incoming.write(data)
+            self._decrypt()
+        if len(self.buffer) > READ_HIGH_WATER_BYTES and not self._paused_reading and self.transport is not None:
+            self._paused_reading = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """The peer half-closed. Plain connections stay writable; TLS cannot be half-closed usefully."""
+        self.eof = True
+        self._wake()
+        return self.tls is None
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol names it
+        """The connection is gone; everybody who waits is told."""
+        self.eof = True
+        self.lost = True
+        self._wake()
+        waiter, self._drain_waiter = self._drain_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def pause_writing(self) -> None:
+        """The peer does not keep up."""
+        self._paused_writing = True
+
+    def resume_writing(self) -> None:
+        """The peer has caught up."""
+        self._paused_writing = False
+        waiter, self._drain_waiter = self._drain_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # -- reading
+
+    async def more(self) -> bool:
+        """Waits until `buffer` has grown or the peer is done; False at the end of input."""
+        if self.eof:
+            return False
+        if self._paused_reading and len(self.buffer) <= READ_HIGH_WATER_BYTES // 2 and self.transport is not None:
+            self._paused_reading = False
+            self.transport.resume_reading()
+        waiter = self._waiter = self.loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+        return bool(self.buffer) or not self.eof
+
+    def take(self, most: int | None = None) -> bytes:
+        """Removes and returns up to `most` buffered bytes."""
+        if most is None or most >= len(self.buffer):
+            data = bytes(self.buffer)
+            self.buffer.clear()
+        else:
+            data = bytes(self.buffer[:most])
+            del self.buffer[:most]
+        return data
+
+    # -- writing
+
+    def write(self, data: bytes) -> None:
+        """Queues `data`. Aborted when the connection is gone."""
+        if self.lost or self.transport is None or self.transport.is_closing():
+            raise Aborted(self.side, "connection closed", sent=False)
+        if self.tls is None or self._outgoing is None:
+            self.transport.write(data)
+            return
+        try:
+            self.tls.write(data)
+        except ssl.SSLError as error:
+            raise Aborted(self.side, "TLS write failed", sent=False) from error
+        self.transport.write(self._outgoing.read())
+
+    async def drain(self) -> None:
+        """Returns when the peer keeps up. Aborted when it is gone."""
+        if self._paused_writing and not self.lost:
+            waiter = self._drain_waiter = self.loop.create_future()
+            await waiter
+        if self.lost:
+            raise Aborted(self.side, "connection closed", sent=False)
+
+    def close(self) -> None:
+        """Flushes what is queued and closes; TLS says goodbye first."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if self.tls is not None and self._outgoing is not None:
+            with contextlib.suppress(ssl.SSLError, ValueError):
+                self.tls.unwrap()
+            rest = self._outgoing.read()
+            if rest:
+                transport.write(rest)
+        transport.close()
+
+    def abort(self) -> None:
+        """Drops the connection and what is queued."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # -- TLS
+
+    async def start_tls(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        """Runs the handshake over what is buffered and what follows. ssl.SSLError, or Aborted at the peer's end."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(
+            incoming, outgoing, server_side=server_side, server_hostname=server_hostname, session=session
+        )
+        incoming.write(self.take())
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._flush(outgoing)
+                if not await self.more():
+                    raise Aborted(self.side, "closed during the TLS handshake", sent=False) from None
+                incoming.write(self.take())
+                continue
+            except ssl.SSLError:
+                self._flush(outgoing)
+                raise
+            break
+        self._flush(outgoing)
+        self.tls, self._incoming, self._outgoing = tls, incoming, outgoing
+        self._decrypt()
+
+    def _flush(self, outgoing: ssl.MemoryBIO) -> None:
+        data = outgoing.read()
+        if data and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def _decrypt(self) -> None:
+        tls, outgoing = self.tls, self._outgoing
+        if tls is None or outgoing is None:
+            return
+        try:
+            while True:
+                data = tls.read(_TLS_READ_BYTES)
+                if not data:
+                    self.eof = True
+                    break
+                self.buffer += data
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            # A broken record or a failed renegotiation: nothing after it can be trusted.
+            self.eof = True
+        if outgoing.pending:
+            self._flush(outgoing)
+
+    # -- waiting
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def expire(self) -> None:
+        """Called by the sweeper once the deadline has passed: whoever waits gets TimeoutError."""
+        for waiter in (self._waiter, self._drain_waiter):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(TimeoutError())
+        self._waiter = self._drain_waiter = None
+
+    def extra(self, name: str) -> Any:
+        """Transport information such as `peername` or `socket`."""
+        return None if self.transport is None else self.transport.get_extra_info(name)

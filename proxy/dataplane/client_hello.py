@@ -1,0 +1,143 @@
+"""Reads a TLS ClientHello before anybody answers it: server name, ALPN, and whether a second, hidden name is inside.
+
+RFC 8446 section 4.1.2 (and RFC 5246 for 1.2), RFC 6066 section 3 (SNI), RFC 7301 (ALPN), RFC 9849 (ECH).
+Pure; takes whatever prefix has arrived, over any split into segments and records.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+_HANDSHAKE: Final = 22
+_CLIENT_HELLO: Final = 1
+_SNI, _ALPN, _ECH = 0x0000, 0x0010, 0xFE0D
+# Post-quantum key shares make a hello of about 1.8 KB; nothing honest comes near this.
+MAX_HELLO_BYTES: Final = 64 << 10
+_MAX_RECORD_BYTES: Final = (16 << 10) + 256
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHello:
+    """`sni` is the name as sent, or None. `ech`: an Encrypted ClientHello extension of the outer kind is present."""
+
+    sni: str | None
+    alpn: tuple[bytes, ...]
+    ech: bool
+
+
+def looks_like_tls(prefix: bytes | bytearray) -> bool | None:
+    """True or False as soon as the first bytes decide; None while they do not (RFC 8446 section 5.1)."""
+    if not prefix:
+        return None
+    if prefix[0] != _HANDSHAKE:
+        return False
+    if len(prefix) < 3:
+        return None
+    return prefix[1] == 3 and prefix[2] <= 4
+
+
+def parse(data: bytes | bytearray) -> ClientHello | None:
+    """The hello, or None while more bytes are needed. ValueError when it is not a well-formed ClientHello."""
+    message = _handshake_message(bytes(data))
+    return None if message is None else _hello(message)
+
+
+def _handshake_message(data: bytes) -> bytes | None:
+    """The body of the first handshake message, joined over records."""
+    joined = bytearray()
+    at = 0
+    while True:
+        if len(joined) >= 4:
+            if joined[0] != _CLIENT_HELLO:
+                raise ValueError("the first TLS message is not a ClientHello")
+            size = int.from_bytes(joined[1:4])
+            if size > MAX_HELLO_BYTES:
+                raise ValueError("ClientHello is too large")
+            if len(joined) - 4 >= size:
+                return bytes(joined[4 : 4 + size])
+        if len(data) - at < 5:
+            return None
+        if data[at] != _HANDSHAKE or data[at + 1] != 3:
+            raise ValueError("not a TLS handshake record")
+        length = int.from_bytes(data[at + 3 : at + 5])
+        if not 0 < length <= _MAX_RECORD_BYTES:
+            raise ValueError("bad TLS record length")
+        if len(data) - at - 5 < length:
+            return None
+        joined += data[at + 5 : at + 5 + length]
+        at += 5 + length
+
+
+class _Reader:
+    __slots__ = ("at", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def take(self, size: int) -> bytes:
+        part = self.data[self.at : self.at + size]
+        if len(part) != size:
+            raise ValueError("ClientHello is cut short")
+        self.at += size
+        return part
+
+    def vector(self, length_bytes: int) -> bytes:
+        return self.take(int.from_bytes(self.take(length_bytes)))
+
+    @property
+    def done(self) -> bool:
+        return self.at >= len(self.data)
+
+
+def _hello(message: bytes) -> ClientHello:
+    reader = _Reader(message)
+    reader.take(2 + 32)  # legacy_version, random
+    reader.vector(1)  # legacy_session_id
+    reader.vector(2)  # cipher_suites
+    reader.vector(1)  # legacy_compression_methods
+    extensions: dict[int, bytes] = {}
+    if not reader.done:
+        for kind, body in _extensions(reader.vector(2)):
+            if kind in extensions:
+                raise ValueError("a TLS extension stands twice")  # RFC 8446 section 4.2
+            extensions[kind] = body
+    if not reader.done:
+        raise ValueError("bytes after the ClientHello's extensions")
+    return ClientHello(
+        sni=_server_name(extensions[_SNI]) if _SNI in extensions else None,
+        alpn=_protocols(extensions[_ALPN]) if _ALPN in extensions else (),
+        ech=extensions.get(_ECH, b"")[:1] == b"\0",
+    )
+
+
+def _extensions(data: bytes) -> Iterator[tuple[int, bytes]]:
+    reader = _Reader(data)
+    while not reader.done:
+        kind = int.from_bytes(reader.take(2))
+        yield kind, reader.vector(2)
+
+
+def _server_name(data: bytes) -> str:
+    reader = _Reader(data)
+    names = _Reader(reader.vector(2))
+    if not reader.done:
+        raise ValueError("bad server_name extension")
+    found: list[str] = []
+    while not names.done:
+        kind, name = names.take(1)[0], names.vector(2)
+        if kind == 0:
+            found.append(name.decode("ascii"))
+    if len(found) != 1:
+        raise ValueError("server_name must hold exactly one name")
+    if not found[0] or "\0" in found[0]:
+        raise ValueError("bad server_name")
+    return found[0]
+
+
+def _protocols(data: bytes) -> tuple[bytes, ...]:
+    reader = _Reader(_Reader(data).vector(2))
+    found: list[bytes] = []
+    while not reader.done:
+        found.append(reader.vector(1))
+    return tuple(found)

@@ -1,0 +1,284 @@
+"""HTTP/1.1 messages, strictly (RFC 9110, RFC 9112): heads, framing, chunks. Sans-io and pure.
+
+A proxy that repairs what it reads lets two readers see two messages. Whatever the grammar does not allow is refused:
+bare LF, obs-fold, white space before a colon, control bytes, a second length, any transfer coding but one `chunked`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.errors import Denied
+from proxy.model import Headers, ResponseHead
+
+# Peers: nginx 8 KB per line and 32 KB in all, Apache 8 KB and 100 fields, node 16 KB in all. An LLM client sends 2 KB.
+MAX_HEAD_BYTES: Final = 64 << 10
+MAX_FIELDS: Final = 200
+MAX_TARGET_BYTES: Final = 8 << 10
+MAX_CHUNK_LINE_BYTES: Final = 256
+
+_TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_REQUEST_LINE: Final = re.compile(rb"(" + _TCHAR + rb"{1,32}) ([\x21-\x7e]+) (HTTP/\d\.\d)")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t \x21-\x7e\x80-\xff]*))?")
+_FIELD: Final = re.compile(
+    rb"(" + _TCHAR + rb"+):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[\t \x21-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
+)
+_LENGTH: Final = re.compile(rb"0|[1-9]\d{0,15}")
+_CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Names that another parser could take for a framing or authority field once it has squeezed out odd characters.
+_FRAMING: Final = {b"transferencoding": b"transfer-encoding", b"contentlength": b"content-length", b"host": b"host"}
+_NOT_ALNUM: Final = re.compile(rb"[^0-9a-z]")
+
+
+@dataclass(frozen=True, slots=True)
+class RawHead:
+    """A request head as sent: `target` in any of the four forms of RFC 9112 section 3.2."""
+
+    method: str
+    target: str
+    version: str
+    headers: Headers
+
+    def first(self, name: bytes) -> bytes | None:
+        """Value of the first field called `name` (lower case), or None."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client lets the connection live after this exchange (RFC 9112 section 9.3)."""
+        tokens = _tokens(self.headers, b"connection") | _tokens(self.headers, b"proxy-connection")
+        return b"close" not in tokens if self.version == "1.1" else b"keep-alive" in tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How long a body is: `length` bytes, or `chunked`, or (responses only) up to the end of the connection."""
+
+    length: int | None
+    chunked: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """True when there is no body at all."""
+        return self.length == 0
+
+
+def find_head_end(buffer: bytearray) -> int:
+    """Index behind the blank line, or -1. Denied `header_too_large` past the limits, `malformed` at a bare LF."""
+    end = buffer.find(b"\r\n\r\n")
+    if end >= 0:
+        if end > MAX_HEAD_BYTES:
+            raise Denied("header_too_large", f"The request head is larger than {MAX_HEAD_BYTES} bytes")
+        return end + 4
+    if len(buffer) > MAX_HEAD_BYTES:
+        raise Denied("header_too_large", f"The request head is larger than {MAX_HEAD_BYTES} bytes")
+    if b"\n\n" in buffer or (b"\n\r\n" in buffer and b"\r\n\r\n" not in buffer):
+        raise Denied("malformed", "A line ends in a bare line feed")
+    return -1
+
+
+def parse_request_head(data: bytes) -> RawHead:
+    """`data` ends with the blank line. Denied: malformed, header_too_large, method_denied."""
+    line, _, rest = data[:-2].partition(b"\r\n")
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise Denied("malformed", "The request line is not `METHOD target HTTP/1.1`")
+    method, target, version = match.groups()
+    if version not in {b"HTTP/1.1", b"HTTP/1.0"}:
+        raise Denied("malformed", "Only HTTP/1.1 and HTTP/1.0 are spoken here", status=505)
+    if len(target) > MAX_TARGET_BYTES:
+        raise Denied("header_too_large", f"The URL is longer than {MAX_TARGET_BYTES} bytes", status=414)
+    if b"#" in target or b"\\" in target:
+        raise Denied("malformed", "The request target holds a character that no URL may carry there")
+    name = method.decode("ascii")
+    if name not in METHODS and name != "CONNECT":
+        raise Denied("method_denied", f"The method {name!r} is not spoken by this proxy", status=405)
+    return RawHead(name, target.decode("ascii"), version[5:].decode("ascii"), parse_fields(rest))
+
+
+def parse_fields(block: bytes) -> Headers:
+    """Field lines, each ended by CRLF. Denied: malformed, header_too_large."""
+    if not block:
+        return ()
+    lines = block.split(b"\r\n")
+    if lines.pop() != b"":
+        raise Denied("malformed", "A header line does not end in CRLF")
+    if len(lines) > MAX_FIELDS:
+        raise Denied("header_too_large", f"There are more than {MAX_FIELDS} header fields")
+    found = []
+    for line in lines:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            raise Denied("malformed", "A header line is not `name: value` in plain characters")
+        name, value = match.groups()
+        real = _FRAMING.get(_NOT_ALNUM.sub(b"", name.lower()))
+        if real is not None and real != name.lower():
+            raise Denied("malformed", "A header name could be mistaken for a framing field")
+        found.append((name, value))
+    return tuple(found)
+
+
+def request_framing(head: RawHead) -> Framing:
+    """Body framing of a request (RFC 9112 section 6.3). Denied malformed on anything ambiguous."""
+    framing = _framing(head.headers)
+    if framing is None:
+        return Framing(0)
+    if framing.chunked and head.version != "1.1":
+        raise Denied("malformed", "Transfer-Encoding needs HTTP/1.1")
+    return framing
+
+
+def response_framing(head: ResponseHead, method: str) -> Framing:
+    """Body framing of a response. Denied upstream_malformed on anything ambiguous."""
+    if method == "HEAD" or head.status in {204, 304} or 100 <= head.status < 200:
+        return Framing(0)
+    try:
+        framing = _framing(head.headers)
+    except Denied as denied:
+        raise Denied("upstream_malformed", denied.detail) from None
+    return framing or Framing(None)
+
+
+def _framing(headers: Headers) -> Framing | None:
+    codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
+    lengths = [value for name, value in headers if name.lower() == b"content-length"]
+    if codings:
+        if lengths:
+            raise Denied("malformed", "Content-Length and Transfer-Encoding together")
+        if len(codings) != 1 or codings[0].lower() != b"chunked":
+            raise Denied("malformed", "The only transfer coding spoken here is one `chunked`")
+        return Framing(None, chunked=True)
+    if not lengths:
+        return None
+    if len(lengths) != 1 or _LENGTH.fullmatch(lengths[0]) is None:
+        raise Denied("malformed", "Content-Length must stand once, in plain digits")
+    return Framing(int(lengths[0]))
+
+
+def parse_response_head(data: bytes) -> ResponseHead:
+    """`data` ends with the blank line. Denied upstream_malformed."""
+    line, _, rest = data[:-2].partition(b"\r\n")
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise Denied("upstream_malformed", "The status line is not `HTTP/1.1 code reason`")
+    minor, status, reason = match.groups()
+    try:
+        headers = parse_fields(rest)
+    except Denied as denied:
+        raise Denied("upstream_malformed", denied.detail) from None
+    return ResponseHead(int(status), (reason or b"").decode("latin-1"), headers, f"1.{minor.decode()}")
+
+
+def response_keep_alive(head: ResponseHead) -> bool:
+    """Whether the upstream lets the connection live (RFC 9112 section 9.3)."""
+    tokens = _tokens(head.headers, b"connection")
+    return b"close" not in tokens if head.http_version == "1.1" else b"keep-alive" in tokens
+
+
+def _tokens(headers: Headers, name: bytes) -> frozenset[bytes]:
+    return frozenset(
+        token.strip().lower() for key, value in headers if key.lower() == name for token in value.split(b",")
+    )
+
+
+class ChunkedReader:
+    """Takes a chunked body apart (RFC 9112 section 7.1). Chunk extensions are dropped, never passed on."""
+
+    __slots__ = ("_left", "_state", "_trailer_bytes", "done", "trailers")
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._state = "size"
+        self._trailer_bytes = 0
+        self.done = False
+        self.trailers: Headers = ()
+
+    def feed(self, buffer: bytearray) -> bytes:
+        """Consumes what it can from `buffer`, leaves the rest, returns payload. Denied malformed."""
+        out = bytearray()
+        while buffer and not self.done:
+            if not getattr(self, f"_read_{self._state}")(buffer, out):
+                break
+        return bytes(out)
+
+    def _read_size(self, buffer: bytearray, _out: bytearray) -> bool:
+        end = buffer.find(b"\r\n", 0, MAX_CHUNK_LINE_BYTES)
+        if end < 0:
+            if len(buffer) >= MAX_CHUNK_LINE_BYTES or b"\n" in buffer:
+                raise Denied("malformed", "A chunk size line is too long or not ended by CRLF")
+            return False
+        size, _, extension = bytes(buffer[:end]).partition(b";")
+        if _CHUNK_SIZE.fullmatch(size) is None or b"\n" in extension or b"\r" in extension or b"\0" in extension:
+            raise Denied("malformed", "A chunk size is not plain hexadecimal")
+        del buffer[: end + 2]
+        self._left = int(size, 16)
+        self._state = "data" if self._left else "trailers"
+        return True
+
+    def _read_data(self, buffer: bytearray, out: bytearray) -> bool:
+        part = buffer[: self._left]
+        out += part
+        self._left -= len(part)
+        del buffer[: len(part)]
+        if self._left == 0:
+            self._state = "end"
+        return True
+
+    def _read_end(self, buffer: bytearray, _out: bytearray) -> bool:
+        if not b"\r\n".startswith(buffer[:2]):
+            raise Denied("malformed", "A chunk is longer than its size says")
+        if len(buffer) < 2:
+            return False
+        del buffer[:2]
+        self._state = "size"
+        return True
+
+    def _read_trailers(self, buffer: bytearray, _out: bytearray) -> bool:
+        if buffer[:2] == b"\r\n":
+            del buffer[:2]
+            self.done = True
+            return True
+        end = buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(buffer) > MAX_HEAD_BYTES:
+                raise Denied("header_too_large", "The trailers are too large")
+            return False
+        self.trailers = parse_fields(bytes(buffer[: end + 2]))
+        del buffer[: end + 4]
+        self.done = True
+        return True
+
+
+def encode_request(method: str, target: str, headers: Headers, body: bytes, trailers: Headers = ()) -> bytes:
+    """A whole request for an HTTP/1.1 upstream, framed by length (or chunked when there are trailers)."""
+    lines = [f"{method} {target} HTTP/1.1\r\n".encode("ascii"), *(b"%b: %b\r\n" % field for field in headers)]
+    if trailers:
+        lines.append(b"Transfer-Encoding: chunked\r\n\r\n")
+        if body:
+            lines += [b"%x\r\n" % len(body), body, b"\r\n"]
+        lines += [b"0\r\n", *(b"%b: %b\r\n" % field for field in trailers), b"\r\n"]
+        return b"".join(lines)
+    if body or method in {"POST", "PUT", "PATCH"}:
+        lines.append(b"Content-Length: %d\r\n" % len(body))
+    return b"".join((*lines, b"\r\n", body))
+
+
+def encode_response_head(head: ResponseHead, *framing: tuple[bytes, bytes]) -> bytes:
+    """Status line, fields and `framing` fields, up to the blank line."""
+    lines = [f"HTTP/1.1 {head.status} {head.reason}\r\n".encode("latin-1")]
+    lines += [b"%b: %b\r\n" % field for field in (*head.headers, *framing)]
+    return b"".join((*lines, b"\r\n"))
+
+
+def encode_chunk(data: bytes) -> bytes:
+    """One chunk; nothing for no data, since an empty chunk would end the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def encode_last_chunk(trailers: Headers = ()) -> bytes:
+    """The end of a chunked body."""
+    return b"".join((b"0\r\n", *(b"%b: %b\r\n" % field for field in trailers), b"\r\n"))
