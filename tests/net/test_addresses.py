@@ -129,7 +129,7 @@ def test_entry_networks_permit_exactly_these(ip: str, networks: list[str], expec
 def test_what_is_no_address_is_never_permitted(text: str) -> None:
     assert not permitted(text, None)
     assert not permitted(text, (ip_network("0.0.0.0/0"), ip_network("::/0")))
-    with pytest.raises(ValueError, match="address|zone"):
+    with pytest.raises(ValueError, match=r"address|zone"):
         classify(text)
 
 
