@@ -1,0 +1,53 @@
+r"""Escapes of JSON and programming languages (`\u0034`), of HTML (`&#52;`) and of URLs (`%34`) in a text."""
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from proxy.bodies.offsets import Piece, substitute
+from proxy.bodies.views import Reading
+
+_BACKSLASH: Final = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+_ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});?")
+_PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_SHORT: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+_LAST_CODE_POINT: Final = 0x10FFFF
+
+
+def _from_backslash(match: re.Match[str]) -> tuple[Piece, ...]:
+    digits = match[1] or match[2] or match[3]
+    if digits is None:
+        return ((_SHORT.get(match[4], match[4]), 2),)
+    code = int(digits, 16)
+    return ((chr(code) if code <= _LAST_CODE_POINT else "\ufffd", len(match[0])),)
+
+
+def _from_entity(match: re.Match[str]) -> tuple[Piece, ...]:
+    return ((html.unescape(match[0]), len(match[0])),)
+
+
+def from_percent(match: re.Match[str]) -> Iterator[Piece]:
+    """The characters of a run of `%XX`, three source characters per byte; undecodable bytes as lone surrogates."""
+    for char in bytes.fromhex(match[0].replace("%", "")).decode("utf-8", "surrogateescape"):
+        yield char, 3 * len(char.encode("utf-8", "surrogateescape"))
+
+
+_STEPS: Final = (
+    ("\\", _BACKSLASH, _from_backslash),
+    ("&", _ENTITY, _from_entity),
+    ("%", _PERCENT, from_percent),
+)
+
+
+def view(text: str) -> Sequence[Reading]:
+    """One reading per kind of escape that occurs."""
+    found = []
+    for mark, pattern, decode in _STEPS:
+        if mark in text and pattern.search(text):
+            plain, offsets = substitute(pattern, text, decode)
+            found.append(Reading(plain, offsets.span))
+    return found
+
+
+VIEW: Final = view
