@@ -1,0 +1,89 @@
+"""Reading audit directories: segments for the verifier, the head for a writer that resumes, records for people."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxy.audit import MAX_LINE_BYTES
+from proxy.audit_chain import Head, Record, Segment, segment_key, split_lines, read_record
+from proxy.sinks.file import open_directory, read_segment, segment_numbers
+
+
+def segments(directory: Path, writer: str) -> list[Segment]:
+    """A writer's segments in order; content is read when asked for."""
+    path = directory / writer
+    fd = open_directory(path, create=False)
+    try:
+        return [
+            Segment(n, f"{writer}/{n:06d}.jsonl", read_segment(fd, n, limit_bytes=MAX_LINE_BYTES + 1), _loader(path, n))
+            for n in segment_numbers(fd)
+        ]
+    finally:
+        os.close(fd)
+
+
+class _loader:  # noqa: N801 - a function with a memory of its arguments
+    def __init__(self, path: Path, number: int) -> None:
+        self._path, self._number = path, number
+
+    def __call__(self) -> bytes:
+        fd = open_directory(self._path, create=False)
+        try:
+            return read_segment(fd, self._number)
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Where a chain goes on: its last good record, the segment that holds it, how many bytes of that count, and the
+    exchanges that had begun and not ended."""
+
+    head: Head
+    segment: int
+    good_bytes: int
+    last_number: int
+    open_ids: tuple[str, ...]
+
+
+def resume_point(directory: Path, writer: str, keys: Mapping[str, bytes]) -> Resumption:
+    """Looks back from the newest segment for the last record that is whole and genuine."""
+    found = segments(directory, writer)
+    last_number = found[-1].number if found else 0
+    for segment in reversed(found):
+        key = segment_key(segment.first, keys)
+        if key is not None:
+            return _resume_in(segment, key, last_number)
+    return Resumption(Head(), 0, 0, last_number, ())
+
+
+def _resume_in(segment: Segment, key: bytes, last_number: int) -> Resumption:
+    head, good_bytes = Head(), 0
+    open_ids: dict[str, None] = {}
+    for line in split_lines(segment.name, segment.read()):
+        record = read_record(line, key)
+        if record is None or (head.seq and record.fields["seq"] != head.seq + 1):
+            break
+        head, good_bytes = Head(record.fields["seq"], record.mac), line.start_bytes + len(line.data) + 1
+        _note_open(open_ids, record.fields)
+    return Resumption(head, segment.number, good_bytes, last_number, tuple(open_ids))
+
+
+def _note_open(open_ids: dict[str, None], fields: Mapping[str, Any]) -> None:
+    if fields["kind"] == "open":
+        open_ids[fields["id"]] = None
+    elif fields["kind"] == "terminal":
+        open_ids.pop(fields["id"], None)
+    elif fields.get("event") == "open_carried":
+        open_ids.update(dict.fromkeys(fields.get("open_ids", ())))
+
+
+def newest_first(directory: Path, writer: str, keys: Mapping[str, bytes]) -> Iterator[Record]:
+    """Genuine records of one writer, newest first. Damaged lines are left out: `verify` is what names them."""
+    for segment in reversed(segments(directory, writer)):
+        key = segment_key(segment.first, keys)
+        if key is not None:
+            lines = list(split_lines(segment.name, segment.read()))
+            yield from (record for line in reversed(lines) if (record := read_record(line, key)) is not None)
