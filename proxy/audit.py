@@ -45,7 +45,7 @@ writer   | word    | which writer's chain the record stands in
 seq      | integer | number within that chain, from 1 without gaps
 prev     | word    | `mac` of the record before it (64 zeros for the first)
 id       | word    | decision id: the same as in the denial that the app saw
-kind     | word    | `terminal` (one per exchange), `open` (a long one began), `event`, `segment` (first line of a file)
+kind     | word    | `terminal` (one per exchange), `open` (a long one began), `event` (the trail about itself)
 time     | word    | when the exchange began, UTC, milliseconds
 mac      | word    | keyed hash (HMAC-SHA256) over all the fields before it
 """)
@@ -102,7 +102,7 @@ duration_ms             | integer | from the first byte of the request to the en
 aborted_by              | word    | `client` or `upstream`
 abort_detail            | text    | how it ended early
 fault                   | word    | type of an error of the proxy's own
-event                   | word    | what an `event` record reports
+event                   | word    | what an `event` record reports; `segment` begins each file
 subject                 | word    | the writer that an event is about
 subject_seq             | integer | last durable seq of that writer
 subject_mac             | word    | `mac` of that record

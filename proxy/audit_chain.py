@@ -9,7 +9,7 @@ a head that is kept elsewhere: the supervisor's chain keeps one for each writer.
 import hmac
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -101,6 +101,22 @@ def read_record(line: Line, key: bytes) -> Record | None:
 
 
 @dataclass(slots=True)
+class Vouched:
+    """What the supervisor's chain says of one writer: births, ends, and the heads (seq -> MAC) that it saw."""
+
+    born: int = 0
+    ended: int = 0
+    heads: dict[int, str] = field(default_factory=dict)
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        self.born += fields.get("event") == "writer_birth"
+        self.ended += fields.get("event") == "writer_end"
+        seq, mac = fields.get("subject_seq"), fields.get("subject_mac")
+        if isinstance(seq, int) and isinstance(mac, str):
+            self.heads[seq] = mac
+
+
+@dataclass(slots=True)
 class ChainReport:
     """What `verify_chain` found in one writer's chain."""
 
@@ -110,101 +126,122 @@ class ChainReport:
     problem: Problem | None = None
     notes: list[str] = field(default_factory=list)
     macs: dict[int, str] = field(default_factory=dict)
-    events: list[Mapping[str, Any]] = field(default_factory=list)
+    told: dict[str, Vouched] = field(default_factory=dict)
     opened: dict[str, int] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One file of a chain: its number, its name for messages, its first bytes (the first line), and all of it."""
+
+    number: int
+    name: str
+    first: bytes
+    read: Callable[[], bytes] = field(repr=False)
+
+
+def segment_key(first: bytes, keys: Mapping[str, bytes]) -> bytes | None:
+    """The key that a segment's first line is genuine under, if any."""
+    found = _header(first, keys)
+    return found[0] if found else None
+
+
+def _header(first: bytes, keys: Mapping[str, bytes]) -> tuple[bytes, Record] | None:
+    line = next(split_lines("", first), None)
+    if line is None:
+        return None
+    for key in keys.values():
+        record = read_record(line, key)
+        if record is not None and record.fields.get("event") == "segment":
+            return key, record
+    return None
+
+
 def verify_chain(
-    writer: str, segments: Iterable[tuple[str, bytes]], keys: Mapping[str, bytes], *, want: frozenset[int] = frozenset()
+    writer: str, segments: Sequence[Segment], keys: Mapping[str, bytes], *, want: frozenset[int] = frozenset()
 ) -> ChainReport:
     """Checks a writer's segments in order. `keys`: root key id -> chain key. Stops at the first problem.
 
     `want`: seqs whose MACs are kept in the report, to compare with heads that were recorded elsewhere.
     """
     report = ChainReport(writer)
-    pending: list[tuple[str, bytes]] = list(segments)
-    for index, (file, data) in enumerate(pending):
-        following = pending[index + 1][1] if index + 1 < len(pending) else None
-        cut = _linked_bytes(following, keys) if following is not None else None
-        _verify_segment(report, index + 1, file, data, cut, keys, want)
+    headers = [_header(segment.first, keys) for segment in segments]
+    for index, segment in enumerate(segments):
+        later = [found[1].fields for found in headers[index + 1 :] if found]
+        # A later file vouches for this one up to a length; without a word about it, for none of it.
+        cut = next((f["prev_bytes"] for f in later if f.get("prev_segment") == segment.number), 0) if later else None
+        if segment.number != index + 1:
+            report.problem = Problem(segment.name, f"segment {index + 1} of writer {writer} is missing")
+        else:
+            _verify_segment(report, segment, headers[index], cut, keys, want)
         if report.problem is not None:
             break
     return report
 
 
-def _segment_key(data: bytes, keys: Mapping[str, bytes]) -> tuple[bytes, Record] | None:
-    """The key that a segment's first line was made with, and that line."""
-    first = next(split_lines("", data), None)
-    if first is None:
-        return None
-    for key in keys.values():
-        record = read_record(first, key)
-        if record is not None:
-            return key, record
-    return None
-
-
-def _linked_bytes(following: bytes, keys: Mapping[str, bytes]) -> int | None:
-    """How much of a segment its successor's first line vouches for."""
-    found = _segment_key(following, keys)
-    value = found[1].fields.get("prev_bytes") if found else None
-    return value if isinstance(value, int) else None
-
-
 def _verify_segment(
     report: ChainReport,
-    number: int,
-    file: str,
-    data: bytes,
+    segment: Segment,
+    header: tuple[bytes, Record] | None,
     cut: int | None,
     keys: Mapping[str, bytes],
     want: frozenset[int],
 ) -> None:
-    found = _segment_key(data, keys)
-    if found is None:
-        _torn_or_bad(report, file, data, number)
+    data = segment.read()
+    if header is None:
+        _torn_start(report, segment, data, keys)
         return
-    key, header = found
-    if header.fields.get("kind") != "segment" or header.fields.get("segment") != number:
-        report.problem = Problem(f"{file}:1", f"the file is not segment {number} of writer {report.writer}")
-        return
-    body = data if cut is None else data[:cut]
-    if cut is not None and cut > len(data):
-        report.problem = Problem(file, f"the file lost its end: {cut} bytes were in the chain, {len(data)} are left")
-        return
-    if cut is not None and cut < len(data):
-        report.notes.append(f"{file}: torn tail of {len(data) - cut} bytes after seq {{seq}}, not part of the chain")
-    _verify_lines(report, file, body, key, want, last=cut is None)
-    if report.notes and "{seq}" in report.notes[-1]:
-        report.notes[-1] = report.notes[-1].replace("{seq}", str(report.head.seq))
+    key, first = header
+    if first.fields.get("segment") != segment.number:
+        report.problem = Problem(f"{segment.name}:1", f"the file is not segment {segment.number}")
+    elif cut is not None and cut > len(data):
+        report.problem = Problem(
+            segment.name, f"the file lost its end: {cut} bytes were in the chain, {len(data)} are left"
+        )
+    else:
+        _verify_lines(report, segment.name, data if cut is None else data[:cut], key, want, last=cut is None)
+        if report.problem is None and cut is not None:
+            _check_tail(report, segment.name, data, cut, key)
 
 
-def _torn_or_bad(report: ChainReport, file: str, data: bytes, number: int) -> None:
-    if data and not data.endswith(b"\n") and data.count(b"\n") == 0 and number > 0:
-        report.notes.append(f"{file}: torn tail at line 1 (the writer died while it began the file)")
+def _torn_start(report: ChainReport, segment: Segment, data: bytes, keys: Mapping[str, bytes]) -> None:
+    """A file without a genuine first line: harmless when the writer died within that line, else forged."""
+    if b"\n" in data:
+        names = ", ".join(sorted(keys)) or "none"
+        report.problem = Problem(
+            f"{segment.name}:1", f"the record was changed, or made with a root key that is not here (here: {names})"
+        )
         return
-    if not data:
-        report.notes.append(f"{file}: empty (the writer died while it began the file)")
-        return
-    report.problem = Problem(f"{file}:1", "the record was changed, or made with a key that is not in root.key")
+    report.notes.append(f"{segment.name}: torn tail at line 1: the writer died as it began the file")
 
 
-def _verify_lines(report: ChainReport, file: str, data: bytes, key: bytes, want: frozenset[int], *, last: bool) -> None:
-    for line in split_lines(file, data):
+def _check_tail(report: ChainReport, name: str, data: bytes, cut: int, key: bytes) -> None:
+    """What the next segment does not vouch for: a torn line, or whole lines that were genuine and came again there."""
+    for line in split_lines(name, data[cut:]):
+        if line.ended and read_record(line, key) is None:
+            report.problem = Problem(
+                f"{name} (after seq {report.head.seq})", "the record was changed or is not one of ours"
+            )
+            return
+    if len(data) > cut:
+        report.notes.append(f"{name}: torn tail of {len(data) - cut} bytes after seq {report.head.seq}")
+
+
+def _verify_lines(report: ChainReport, name: str, data: bytes, key: bytes, want: frozenset[int], *, last: bool) -> None:
+    for line in split_lines(name, data):
         record = read_record(line, key)
-        where = f"{file}:{line.number} (after seq {report.head.seq})"
+        where = f"{name}:{line.number} (after seq {report.head.seq})"
         if record is None and last and not line.ended:
-            report.notes.append(f"{file}: torn tail at line {line.number}, after seq {report.head.seq}")
-            return
-        if record is None:
+            report.notes.append(f"{name}: torn tail at line {line.number}, after seq {report.head.seq}")
+        elif record is None:
             report.problem = Problem(where, "the record was changed or is not one of ours")
-            return
-        wrong = _misfit(record.fields, report)
-        if wrong:
+        elif wrong := _misfit(record.fields, report):
             report.problem = Problem(where, wrong)
+        else:
+            _take(report, record, want)
+        if record is None or report.problem is not None:
             return
-        _take(report, record, want)
 
 
 def _misfit(fields: Mapping[str, Any], report: ChainReport) -> str:
@@ -228,39 +265,15 @@ def _take(report: ChainReport, record: Record, want: frozenset[int]) -> None:
     if report.head.seq in want:
         report.macs[report.head.seq] = record.mac
     kind, exchange = fields.get("kind"), str(fields.get("id"))
-    if kind == "event" and report.writer == SUPERVISOR:
-        report.events.append(fields)
+    if kind == "event" and report.writer == SUPERVISOR and "subject" in fields:
+        report.told.setdefault(str(fields["subject"]), Vouched()).add(fields)
     if kind == "open":
         report.opened[exchange] = report.head.seq
     elif kind == "terminal":
         report.opened.pop(exchange, None)
-        if exchange in report.ended:
+        if exchange in report.ended and exchange != "*":
             report.problem = Problem(f"{record.line.file}:{record.line.number}", f"exchange {exchange} ended twice")
         report.ended.add(exchange)
-
-
-@dataclass(slots=True)
-class Vouched:
-    """What the supervisor's chain says of one writer."""
-
-    heads: dict[int, str] = field(default_factory=dict)
-    born: int = 0
-    ended: int = 0
-
-
-def vouched(events: Iterable[Mapping[str, Any]]) -> dict[str, Vouched]:
-    """Heads, births and ends of each writer, from the supervisor's events."""
-    told: dict[str, Vouched] = {}
-    for fields in events:
-        subject = fields.get("subject")
-        if not isinstance(subject, str):
-            continue
-        entry = told.setdefault(subject, Vouched())
-        entry.born += fields.get("event") == "writer_birth"
-        entry.ended += fields.get("event") == "writer_end"
-        if isinstance(fields.get("subject_seq"), int) and fields.get("subject_mac"):
-            entry.heads[fields["subject_seq"]] = fields["subject_mac"]
-    return told
 
 
 def check_heads(report: ChainReport, told: Vouched) -> Problem | None:

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from proxy.audit import MAX_LINE_BYTES
-from proxy.audit_chain import Head, Record, Segment, segment_key, split_lines, read_record
-from proxy.sinks.file import open_directory, read_segment, segment_numbers
+from proxy.audit_chain import Head, Record, Segment, read_record, segment_key, split_lines
+from proxy.sinks.file import open_directory, read_segment, segment_name, segment_numbers
 
 
 def segments(directory: Path, writer: str) -> list[Segment]:
@@ -17,23 +18,24 @@ def segments(directory: Path, writer: str) -> list[Segment]:
     fd = open_directory(path, create=False)
     try:
         return [
-            Segment(n, f"{writer}/{n:06d}.jsonl", read_segment(fd, n, limit_bytes=MAX_LINE_BYTES + 1), _loader(path, n))
-            for n in segment_numbers(fd)
+            Segment(
+                number,
+                f"{writer}/{segment_name(number)}",
+                read_segment(fd, number, limit_bytes=MAX_LINE_BYTES + 1),
+                partial(_read, path, number),
+            )
+            for number in segment_numbers(fd)
         ]
     finally:
         os.close(fd)
 
 
-class _loader:  # noqa: N801 - a function with a memory of its arguments
-    def __init__(self, path: Path, number: int) -> None:
-        self._path, self._number = path, number
-
-    def __call__(self) -> bytes:
-        fd = open_directory(self._path, create=False)
-        try:
-            return read_segment(fd, self._number)
-        finally:
-            os.close(fd)
+def _read(path: Path, number: int) -> bytes:
+    fd = open_directory(path, create=False)
+    try:
+        return read_segment(fd, number)
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,9 @@ class SegmentFiles:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(fd)
-            raise UnsafeAuditFile(f"{self.path} is in use by another process; each writer needs an id of its own") from error
+            raise UnsafeAuditFile(
+                f"{self.path} is in use by another process; each writer needs an id of its own"
+            ) from error
         return fd
 
     def numbers(self) -> list[int]:
