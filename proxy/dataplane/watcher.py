@@ -1,0 +1,344 @@
+"""Keeps one worker's policy, kills and revocations up to date while the store comes, goes or lies.
+
+The policy a worker uses is always one that was signed, is newer than any it had, matches its hash and compiled whole.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from proxy.config.manifest import (
+    Accepted,
+    Manifest,
+    ManifestRefused,
+    Signer,
+    accept,
+    check_content,
+    parse,
+    trusted_keys,
+    verify,
+)
+from proxy.config.snapshot import Snapshot
+from proxy.paths import Paths
+from proxy.stores.last_good import LastGood
+from proxy.stores.ports import ConfigStore, StoreUnavailable
+from proxy.stores.stops import Stops, StopsFile, deliver
+
+POLL_S: Final = 0.5
+# Also without a new epoch everything is looked at this often: a store that was restored from a backup, or lies, may
+# show an epoch that was seen before.
+REFRESH_S: Final = 30.0
+RESUBSCRIBE_S: Final = 1.0
+# How far back a worker walks the log for a publisher that was added while it was away.
+WALK_LIMIT: Final = 200
+# No token lives longer than this in practice (an hour by default); what the store had known exactly is lost.
+GIVEN_BACK_TTL_S: Final = 31 * 86_400
+
+type Compile = Callable[[bytes, int, Snapshot | None], Snapshot]
+
+
+def compile_default(content: bytes, seq: int, previous: Snapshot | None) -> Snapshot:
+    from proxy.config.compile import compile_snapshot
+
+    return compile_snapshot(content, seq=seq, previous=previous)
+
+
+@dataclass(slots=True)
+class WatcherStatus:
+    """Facts for `egress status`. `head_seq` is what the store says: a worker is behind while it differs from `seq`."""
+
+    revision: str = ""
+    seq: int = 0
+    head_seq: int = 0
+    loaded_at_s: float = 0.0
+    store_fault: str = ""
+    refused_seq: int = 0
+    refused_why: str = ""
+    refused_detail: str = ""
+    from_disk: bool = False
+
+
+class ConfigWatcher:
+    """`current` (None: deny everything with policy_unavailable), `kills` and `revoked` are plain attributes, swapped
+    whole; an exchange reads `current` once.
+
+    `manifest_seed`: the installation's signing seed (32 bytes). `max_staleness_s`: without contact to the store for longer,
+    `current` becomes None until it is back. `on_swap` is called with each new snapshot, in the event loop.
+    """
+
+    def __init__(
+        self,
+        store: ConfigStore,
+        paths: Paths,
+        *,
+        manifest_seed: bytes,
+        compile_content: Compile = compile_default,
+        max_staleness_s: float | None = None,
+        on_swap: Callable[[Snapshot], None] | None = None,
+        clock: Callable[[], float] = time.time,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self.current: Snapshot | None = None
+        self.kills: Mapping[str, Mapping[str, Any]] = {}
+        self.revoked: frozenset[str] = frozenset()
+        self.status = WatcherStatus()
+        self._store = store
+        self._root_public_key = Signer(manifest_seed).public_key()
+        self._compile = compile_content
+        self._max_staleness_s = max_staleness_s
+        self._on_swap = on_swap
+        self._clock = clock
+        self._poll_s = poll_s
+        self._last_good = LastGood(paths.last_good, manifest_seed)
+        self._stops = StopsFile(paths.last_good)
+        self._accepted: Accepted | None = None
+        self._snapshot: Snapshot | None = None
+        self._refused_digest = ""
+        self._unsaved: tuple[Manifest, bytes] | None = None
+        self._store_kills: dict[str, Mapping[str, Any]] = {}
+        self._pending: Mapping[str, Mapping[str, Any] | None] = {}
+        self._epoch: int | None = None
+        self._epoch_known = 0
+        self._refreshed_s = 0.0
+        self._monotonic_contact_s = time.monotonic()
+        self._wake = asyncio.Event()
+        self._first = asyncio.Event()
+
+    async def first(self) -> Snapshot:
+        """Waits until there is a policy."""
+        while self.current is None:
+            self._first.clear()
+            await self._first.wait()
+        return self.current
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able status."""
+        status = self.status
+        return {
+            "revision": status.revision,
+            "seq": status.seq,
+            "head_seq": status.head_seq,
+            "behind": status.head_seq > status.seq,
+            "effective": self.current is not None,
+            "loaded_at_s": status.loaded_at_s,
+            "from_disk": status.from_disk,
+            "stale_s": round(time.monotonic() - self._monotonic_contact_s, 3) if status.store_fault else 0.0,
+            "store_fault": status.store_fault,
+            "refused": {"seq": status.refused_seq, "why": status.refused_why, "detail": status.refused_detail}
+            if status.refused_why
+            else None,
+            "kills": sorted(self.kills),
+            "revoked": len(self.revoked),
+        }
+
+    def poke(self) -> None:
+        """Look now (after a push, a kill or an order over the control socket)."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Loads the last good revision, then watches until it is cancelled. Never ends by itself."""
+        self._remember_stops()
+        await self.load_last_good()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._subscribe(), name="policy changes")
+            group.create_task(self._poll(), name="policy poll")
+
+    async def load_last_good(self) -> None:
+        """A policy from this machine's disk, before the store was asked."""
+        try:
+            found = await asyncio.to_thread(self._last_good.read)
+            if found is not None:
+                await self._adopt(*found, from_disk=True)
+        except ManifestRefused as refused:
+            self._refuse(0, "", refused.why, f"last good revision on disk: {refused}")
+        except OSError as error:
+            self._refuse(0, "", "disk", f"last good revision cannot be read: {error.strerror}")
+
+    async def refresh(self) -> None:
+        """One look at the store: orders out, kills and revocations in, then the policy. Raises StoreUnavailable."""
+        await self._deliver()
+        epoch = await self._store.epoch()
+        due = time.monotonic() - self._refreshed_s >= REFRESH_S
+        if epoch != self._epoch or due:
+            await self._learn_stops(epoch)
+            await self._learn_policy()
+            # Content that was not there yet (a replica that lags) is asked for again at the next poll.
+            self._epoch = None if self.status.refused_why == "content" else epoch
+            self._refreshed_s = time.monotonic()
+        self._monotonic_contact_s = time.monotonic()
+        await self._save()
+
+    def read_stops(self) -> None:
+        """Takes this machine's own orders from disk. A file that cannot be read keeps what is known."""
+        try:
+            stops = self._stops.read()
+        except OSError:
+            return
+        for app in self._pending.keys() - stops.pending.keys():
+            # Another process has delivered it: until we hear of it from the store, its outcome stands in the file.
+            self._store_kills.pop(app, None)
+            self._store_kills |= {app: stops.kills[app]} if app in stops.kills else {}
+        self._pending = stops.pending
+        self.kills = Stops(self._store_kills, pending=self._pending).effective
+
+    def _remember_stops(self) -> None:
+        try:
+            stops = self._stops.read()
+        except OSError as error:
+            stops = Stops(pending={"*": {"reason": f"the file of stops cannot be read: {error.strerror}"}})
+        self._store_kills, self.revoked, self._pending = dict(stops.kills), stops.revoked, stops.pending
+        self._epoch_known = stops.epoch
+        self.kills = stops.effective
+
+    async def _poll(self) -> None:
+        while True:
+            self.read_stops()
+            try:
+                await self.refresh()
+                self.status.store_fault = ""
+            except StoreUnavailable as fault:
+                self.status.store_fault = str(fault)
+            except OSError as error:
+                self.status.store_fault = f"state directory: {error.strerror}"
+            except Exception as error:  # noqa: BLE001 - without this loop neither kills nor policy would arrive any more
+                self.status.store_fault = f"internal: {type(error).__name__}"
+            self._mind_staleness()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._poll_s)
+            self._wake.clear()
+
+    async def _subscribe(self) -> None:
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                changes = await self._store.changes()
+                self._wake.set()
+                async for _ in changes:
+                    self._wake.set()
+            await asyncio.sleep(RESUBSCRIBE_S)
+
+    def _mind_staleness(self) -> None:
+        stale_s = time.monotonic() - self._monotonic_contact_s
+        too_old = self._max_staleness_s is not None and stale_s > self._max_staleness_s
+        self._show(None if too_old else self._snapshot)
+
+    def _show(self, snapshot: Snapshot | None) -> None:
+        self.current = snapshot
+        if snapshot is not None:
+            self._first.set()
+
+    async def _deliver(self) -> None:
+        if self._stops.read().pending:
+            await deliver(self._stops, self._store)
+            self._epoch = None
+
+    async def _learn_stops(self, epoch: int) -> None:
+        kills, revoked = dict(await self._store.kills()), await self._store.revoked_tokens()
+        if epoch < self._epoch_known:
+            # The store has lost its memory (wiped, restored from a backup). Nobody lifted these stops: give them back.
+            await self._give_back(kills, revoked)
+            kills, revoked = self._store_kills | kills, self.revoked | revoked
+        # In force first, on disk second: a full disk must not hold up a kill.
+        self._store_kills, self.revoked, self._epoch_known = kills, revoked, epoch
+        self.kills = Stops(self._store_kills, pending=self._pending).effective
+        await asyncio.to_thread(self._stops.learn, kills, revoked, epoch)
+
+    async def _give_back(self, kills: Mapping[str, Any], revoked: frozenset[str]) -> None:
+        for app in self._store_kills.keys() - kills.keys():
+            await self._store.set_kill(app, self._store_kills[app])
+        for token_id in self.revoked - revoked:
+            await self._store.revoke_token(token_id, ttl_s=GIVEN_BACK_TTL_S)
+
+    async def _learn_policy(self) -> None:
+        raw = await self._store.head_manifest()
+        if raw is None:
+            self.status.head_seq = 0
+            return
+        try:
+            head = parse(raw)
+            self.status.head_seq = head.seq
+            await self._follow(head)
+        except ManifestRefused as refused:
+            self._refuse(self.status.head_seq, "", refused.why, str(refused))
+
+    async def _follow(self, head: Manifest) -> None:
+        if head.digest() == self._refused_digest:
+            return
+        accept(head, self._accepted)
+        if self._accepted is not None and head.digest() == self._accepted.digest and self._snapshot is not None:
+            self._clear_refusal()
+            return
+        try:
+            verify(head, self._keys())
+        except ManifestRefused as refused:
+            if refused.why != "unknown_key" or not await self._walk(head):
+                raise
+        await self._fetch(head)
+
+    async def _walk(self, head: Manifest) -> bool:
+        """Takes the revisions between ours and `head` one by one: one of them may name the publisher of the next.
+        True when `head` is signed by somebody who is known now."""
+        for raw in reversed(list(await self._store.manifests(WALK_LIMIT))):
+            manifest = parse(raw)
+            if self._accepted is not None and self._accepted.seq < manifest.seq < head.seq:
+                accept(manifest, self._accepted)
+                verify(manifest, self._keys())
+                await self._fetch(manifest)
+        return head.key_id in self._keys()
+
+    async def _fetch(self, manifest: Manifest) -> None:
+        content = await self._store.get_revision(manifest.revision)
+        if content is None:
+            raise ManifestRefused("content", f"the store does not have the content of seq {manifest.seq}")
+        await self._adopt(manifest, content, from_disk=False)
+
+    async def _adopt(self, manifest: Manifest, content: bytes, *, from_disk: bool) -> None:
+        """Checks everything, compiles off the loop, swaps, then writes to disk."""
+        accept(manifest, self._accepted)
+        await asyncio.to_thread(check_content, manifest, content)
+        snapshot = await self._compiled(manifest, content)
+        if snapshot is None:
+            return
+        self._accepted, self._snapshot = Accepted.of(manifest), snapshot
+        self.status.revision, self.status.seq = snapshot.revision, manifest.seq
+        self.status.loaded_at_s, self.status.from_disk = self._clock(), from_disk
+        self._clear_refusal()
+        self._show(snapshot)
+        if self._on_swap is not None:
+            self._on_swap(snapshot)
+        if not from_disk:
+            self._unsaved = manifest, content
+            await self._save()
+
+    async def _save(self) -> None:
+        """Raises OSError (disk full): the revision is in force all the same, and saving is tried at each poll."""
+        if self._unsaved is not None:
+            await asyncio.to_thread(self._last_good.write, *self._unsaved)
+            self._unsaved = None
+
+    async def _compiled(self, manifest: Manifest, content: bytes) -> Snapshot | None:
+        try:
+            return await asyncio.to_thread(self._compile, content, manifest.seq, self._snapshot)
+        except Exception as error:  # noqa: BLE001 - whatever a revision does to the compiler, it never loads
+            self._refuse(manifest.seq, manifest.digest(), "config", _first_line(error))
+            return None
+
+    def _keys(self) -> Mapping[str, bytes]:
+        publishers = self._snapshot.platform.publishers if self._snapshot else {}
+        return trusted_keys(self._root_public_key, publishers)
+
+    def _refuse(self, seq: int, digest: str, why: str, detail: str) -> None:
+        self._refused_digest = digest
+        self.status.refused_seq, self.status.refused_why, self.status.refused_detail = seq, why, detail
+
+    def _clear_refusal(self) -> None:
+        self._refuse(0, "", "", "")
+
+
+def _first_line(error: Exception) -> str:
+    """Config errors are made for people; of others only the type is safe to show."""
+    if type(error).__name__ != "ConfigErrors":
+        return f"the revision does not compile ({type(error).__name__})"
+    return str(error).partition("\n")[0][:300]

@@ -1,0 +1,35 @@
+"""Making a revision the policy: content first, then the signed manifest by compare-and-set."""
+
+import hashlib
+
+from proxy.config.manifest import Accepted, Manifest, Signer, next_manifest, parse
+from proxy.stores.ports import ConfigStore
+
+
+async def publish(
+    store: ConfigStore,
+    content: bytes,
+    *,
+    author: str,
+    reason: str,
+    signer: Signer,
+    now_s: float,
+    floor: Accepted | None = None,
+    expect_seq: int | None = None,
+) -> Manifest:
+    """Publishes canonical `content` and returns its manifest.
+
+    `floor`: what this machine accepted last (proxy.stores.last_good), so that numbers go on above it when the store
+    lost its log. `expect_seq`: publish only when the store's head still has this seq (what the caller's diff was made
+    against). Raises Conflict, StoreUnavailable, ManifestRefused (the store's head is no manifest).
+    """
+    raw = await store.head_manifest()
+    head = parse(raw) if raw is not None else None
+    head_seq = head.seq if head else 0
+    revision = hashlib.sha256(content).hexdigest()
+    planned = next_manifest(head, floor, revision=revision, author=author, time_s=now_s, reason=reason)
+    manifest = signer.sign(planned)
+    await store.put_revision(revision, content)
+    expected = head_seq if expect_seq is None else expect_seq
+    await store.append_manifest(manifest.to_bytes(), seq=manifest.seq, expect_seq=expected)
+    return manifest

@@ -1,0 +1,112 @@
+"""Kills and revoked tokens as this machine knows them, on disk: they bite before the store is asked, without it, and
+after a restart.
+
+`store` is what the store said last; `pending` is what an operator said here and the store has not been told yet (None
+lifts). Every worker watches the file, so a stop given on this machine needs neither store nor network.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from proxy.stores.last_good import locked, replace_file
+from proxy.stores.ports import ConfigStore
+
+_FILE: Final = "stops.json"
+
+type Kills = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """`kills` and `revoked` from the store at its `epoch`, and `pending` orders of this machine that lie over them."""
+
+    kills: Kills = field(default_factory=dict)
+    revoked: frozenset[str] = frozenset()
+    pending: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    epoch: int = 0
+
+    @property
+    def effective(self) -> Kills:
+        """Kills in force: app (`*` for all) -> facts."""
+        kept = {app: facts for app, facts in self.kills.items() if app not in self.pending}
+        return kept | {app: facts for app, facts in self.pending.items() if facts is not None}
+
+
+class StopsFile:
+    """In the directory `Paths.last_good`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / _FILE
+        self._seen: tuple[int, int, int] | None = None
+        self._stops = Stops()
+
+    def read(self) -> Stops:
+        """The file's content, parsed again only when it has changed. A damaged file stops all apps: a lost kill would
+        be worse. Raises OSError when it cannot be read."""
+        try:
+            facts = self._path.stat()
+        except FileNotFoundError:
+            self._seen, self._stops = None, Stops()
+            return self._stops
+        seen = (facts.st_mtime_ns, facts.st_ino, facts.st_size)
+        if seen != self._seen:
+            self._stops = _parse(self._path.read_bytes())
+            self._seen = seen
+        return self._stops
+
+    def order(self, app: str, facts: Mapping[str, Any] | None) -> None:
+        """Stops `app` (`*`: all) on this machine at once, or lifts the stop; the store is told later."""
+        with locked(self._directory):
+            old = self.read()
+            self._write(replace(old, pending={**old.pending, app: facts}))
+
+    def learn(self, kills: Kills, revoked: frozenset[str], epoch: int) -> None:
+        """Takes over what the store says now."""
+        with locked(self._directory):
+            old = self.read()
+            if (dict(old.kills), old.revoked, old.epoch) != (dict(kills), revoked, epoch):
+                self._write(Stops(kills, revoked, old.pending, epoch))
+
+    def delivered(self, app: str, facts: Mapping[str, Any] | None) -> None:
+        """The store has taken this order; it is forgotten unless a newer one came meanwhile."""
+        with locked(self._directory):
+            old = self.read()
+            if app in old.pending and old.pending[app] == facts:
+                kills = {name: body for name, body in old.kills.items() if name != app}
+                if facts is not None:
+                    kills[app] = facts
+                pending = {name: body for name, body in old.pending.items() if name != app}
+                self._write(replace(old, kills=kills, pending=pending))
+
+    def _write(self, stops: Stops) -> None:
+        body = {
+            "kills": dict(stops.kills),
+            "revoked": sorted(stops.revoked),
+            "pending": dict(stops.pending),
+            "epoch": stops.epoch,
+        }
+        replace_file(self._path, json.dumps(body).encode())
+
+
+async def deliver(stops: StopsFile, store: ConfigStore) -> None:
+    """Tells the store all pending orders. Raises StoreUnavailable; what it was told is not told again."""
+    for app, facts in list(stops.read().pending.items()):
+        await store.set_kill(app, facts)
+        stops.delivered(app, facts)
+
+
+def _parse(raw: bytes) -> Stops:
+    try:
+        body = json.loads(raw)
+        kills, revoked, pending = body["kills"], body["revoked"], body["pending"]
+        if not all(isinstance(facts, dict) for facts in (kills, pending, *kills.values())):
+            raise TypeError
+        if not all(facts is None or isinstance(facts, dict) for facts in pending.values()):
+            raise TypeError
+        return Stops(kills, frozenset(map(str, revoked)), pending, int(body["epoch"]))
+    except (ValueError, KeyError, TypeError):
+        return Stops(pending={"*": {"reason": "the file of stops is damaged"}})
