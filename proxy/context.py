@@ -7,7 +7,7 @@ from typing import Any
 from proxy import policy
 from proxy.config.snapshot import AppPolicy, Snapshot
 from proxy.errors import Denied
-from proxy.model import Listener, Principal, RequestHead, Reservation
+from proxy.model import Authority, Listener, Principal, RequestHead, Reservation
 from proxy.pricing import PriceBook
 from proxy.trail import Trail
 
@@ -34,6 +34,7 @@ class Context:
     trail: Trail = field(default_factory=Trail)
     reservation: Reservation | None = None
     forwarded: bool = False
+    last_facts: policy.Facts | None = None
 
     @property
     def app(self) -> AppPolicy:
@@ -42,22 +43,32 @@ class Context:
 
 
 def ruled(context: Context, stage: policy.Stage, head: RequestHead, model: str | None = None) -> policy.Ruling:
-    """Policy's verdict at one stage; raises it when it is a denial."""
-    ruling = policy.rule_on(
-        context.snapshot,
-        policy.Facts(
-            stage=stage,
-            principal=context.principal,
-            listener=context.listener,
-            authority=head.authority,
-            now_s=context.started_s,
-            sni=context.sni,
-            head=head,
-            model=model,
-            kills=context.kills,
-            credential_digest=context.credential_digest,
-        ),
+    """Policy's verdict on a request at one stage; raises it when it is a denial."""
+    return _rule(context, stage, head.authority, head, model)
+
+
+def rule_connection(context: Context, stage: policy.Stage, authority: Authority) -> policy.Ruling:
+    """Policy's verdict on a connection, before any request is known; raises it when it is a denial."""
+    return _rule(context, stage, authority, None, None)
+
+
+def _rule(
+    context: Context, stage: policy.Stage, authority: Authority, head: RequestHead | None, model: str | None
+) -> policy.Ruling:
+    facts = policy.Facts(
+        stage=stage,
+        principal=context.principal,
+        listener=context.listener,
+        authority=authority,
+        now_s=context.started_s,
+        sni=context.sni,
+        head=head,
+        model=model,
+        kills=context.kills,
+        credential_digest=context.credential_digest,
     )
+    context.last_facts = facts
+    ruling = policy.rule_on(context.snapshot, facts)
     context.trail.ruling(ruling.decision)
     raise_denial(ruling)
     return ruling

@@ -7,12 +7,15 @@ serves both ends. Reading pauses when nobody consumes; writing waits when the pe
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from proxy.effects import Aborted
 
 # One TLS record is at most 16 KiB; a few of them in flight keep the pipe full without holding memory per connection.
 READ_HIGH_WATER_BYTES = 256 << 10
+# A reader slower than about 1 KB/s holds an upstream, a slot and buffers; transports keep 64 KiB before they pause.
+WRITE_STALL_S = 60.0
 _TLS_READ_BYTES = 256 << 10
 
 
@@ -20,7 +23,7 @@ class Channel(asyncio.Protocol):
     """`buffer` holds received plaintext; consumers delete what they took through `take` or `consume`.
 
     `side` names this end in `Aborted`. `deadline_s` (loop time) is enforced by the worker's sweeper: past it, waiting
-    readers and writers get TimeoutError.
+    readers and writers get TimeoutError. `on_lost` is called once the connection is gone.
     """
 
     __slots__ = (
@@ -35,6 +38,7 @@ class Channel(asyncio.Protocol):
         "eof",
         "loop",
         "lost",
+        "on_lost",
         "side",
         "tls",
         "transport",
@@ -49,6 +53,7 @@ class Channel(asyncio.Protocol):
         self.lost = False
         self.tls: ssl.SSLObject | None = None
         self.deadline_s: float | None = None
+        self.on_lost: Callable[[], None] | None = None
         self._incoming: ssl.MemoryBIO | None = None
         self._outgoing: ssl.MemoryBIO | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -88,6 +93,8 @@ class Channel(asyncio.Protocol):
         waiter, self._drain_waiter = self._drain_waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def pause_writing(self) -> None:
         """The peer does not keep up."""
@@ -145,7 +152,9 @@ class Channel(asyncio.Protocol):
         """Returns when the peer keeps up. Aborted when it is gone."""
         if self._paused_writing and not self.lost:
             waiter = self._drain_waiter = self.loop.create_future()
+            before_s, self.deadline_s = self.deadline_s, self.loop.time() + WRITE_STALL_S
             await waiter
+            self.deadline_s = before_s
         if self.lost:
             raise Aborted(self.side, "connection closed", sent=False)
 
@@ -161,6 +170,12 @@ class Channel(asyncio.Protocol):
             if rest:
                 transport.write(rest)
         transport.close()
+
+    def end_writing(self) -> None:
+        """Half-closes a plain connection: the peer reads to our end and may still answer."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing() and self.tls is None and transport.can_write_eof():
+            transport.write_eof()
 
     def abort(self) -> None:
         """Drops the connection and what is queued."""
@@ -231,13 +246,18 @@ class Channel(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def expire(self) -> None:
-        """Called by the sweeper once the deadline has passed: whoever waits gets TimeoutError."""
+    def fail(self, error: Exception) -> None:
+        """Whoever waits on this channel gets `error`."""
         for waiter in (self._waiter, self._drain_waiter):
             if waiter is not None and not waiter.done():
-                waiter.set_exception(TimeoutError())
+                waiter.set_exception(error)
         self._waiter = self._drain_waiter = None
 
-    def extra(self, name: str) -> Any:
+    def expire(self) -> None:
+        """Called by the sweeper once the deadline has passed."""
+        self.deadline_s = None
+        self.fail(TimeoutError())
+
+    def info(self, name: str) -> Any:
         """Transport information such as `peername` or `socket`."""
         return None if self.transport is None else self.transport.get_extra_info(name)

@@ -5,6 +5,7 @@ sent upstream unless the exchange itself asked for `Forward`.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -18,7 +19,8 @@ from proxy.dataplane.identifiers import new_id
 from proxy.effects import Aborted
 from proxy.errors import Denied
 from proxy.exchange import exchange
-from proxy.model import Listener, Principal, RequestHead
+from proxy.model import AuditRecord, Authority, Listener, Principal, RequestHead
+from proxy.trail import Trail
 
 if TYPE_CHECKING:
     from proxy.dataplane.services import Services
@@ -114,6 +116,30 @@ class Runtime:
                 return
             context.trail.emitted = True
         self.services.audit.emit(record)
+
+    def refuse(
+        self,
+        denied: Denied,
+        *,
+        listener: Listener,
+        client_ip: str,
+        authority: Authority | None = None,
+        app: str | None = None,
+    ) -> str:
+        """Records a refusal outside of any exchange (`app` None: nobody known yet), and returns its id."""
+        trail = Trail()
+        trail.fields |= {"app": app or "", "client_ip": client_ip, "listener": listener}
+        if authority is not None:
+            trail.target(authority)
+        trail.denied(denied)
+        snapshot = self.services.watcher.current
+        revision = {"revision": snapshot.revision, "policy_seq": snapshot.seq} if snapshot else {}
+        record = AuditRecord(new_id(), "terminal", time.time(), revision | trail.fields)
+        with contextlib.suppress(Denied):  # an unwritable trail is why we refuse; readiness tells the operator
+            self.services.audit.emit(record)
+        self.services.counters.add("requests_total", (app or "", "denied"))
+        self.services.counters.add("denied_total", (denied.code, app or ""))
+        return record.id
 
     def refused(self, context: Context, denied: Denied) -> None:
         """Records a refusal that needs no exchange (CONNECT, ClientHello)."""

@@ -1,0 +1,365 @@
+"""One HTTP/1.1 request's two ends: the lane's implementation of `Carrier`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+from proxy.dataplane import h1
+from proxy.dataplane.channel import Channel
+from proxy.dataplane.pump import copy_both_ways, run_websocket
+from proxy.dataplane.upstream import Upstream
+from proxy.effects import Aborted, Forward, Tunnel, Upgrade
+from proxy.errors import Denied
+from proxy.model import Headers, Response, ResponseHead, Traffic
+
+if TYPE_CHECKING:
+    from proxy.answer import AnswerTap
+    from proxy.context import Context
+    from proxy.dataplane.lane import LaneServer
+
+# A body must make this much progress in each window: one byte a second would hold memory and a slot for hours.
+BODY_WINDOW_S: Final = 10.0
+BODY_WINDOW_BYTES: Final = 1 << 10
+# Thinking models take minutes before the first byte of an answer.
+ANSWER_DEADLINE_S: Final = 600.0
+# Streams pause while a model calls tools; a silent connection is given up after this.
+STALL_S: Final = 300.0
+MAX_INTERIM: Final = 16
+_SAFE_TO_REPEAT: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_READ_BYTES: Final = 64 << 10
+
+
+class LaneCarrier:
+    """Serves one request on `client`. After the exchange, `reusable` tells if the client connection may go on."""
+
+    def __init__(
+        self, server: "LaneServer", client: Channel, raw: h1.RawHead, framing: h1.Framing, context: "Context | None"
+    ) -> None:
+        self._server = server
+        self._client = client
+        self._raw = raw
+        self._framing = framing
+        self._context = context
+        self._body_read = framing.empty
+        self._held_bytes = 0
+        self._upstream: Upstream | None = None
+        self._answer: ResponseHead | None = None
+        self._answer_framing = h1.Framing(0)
+        self.started = False
+        self.reusable = True
+
+    def close(self) -> None:
+        """Gives back what the request held. Called once, however the exchange ended."""
+        self._client.on_lost = None
+        self._server.bodies.release(self._held_bytes)
+        self._held_bytes = 0
+        self._drop_upstream()
+
+    # -- request
+
+    async def read_body(self, max_bytes: int) -> tuple[bytes, Headers]:
+        """The whole body. Denied: too_large, malformed, timeout, overloaded."""
+        framing = self._framing
+        if framing.empty:
+            return b"", ()
+        if framing.length is not None and framing.length > max_bytes:
+            raise Denied("too_large", f"The body has {framing.length} bytes; this app may send {max_bytes}")
+        self._expect_continue()
+        if framing.length is not None:
+            body, trailers = await self._read_sized(framing.length), ()
+        else:
+            body, trailers = await self._read_chunked(max_bytes)
+        self._body_read = True
+        self._client.deadline_s = None
+        return body, trailers
+
+    def _expect_continue(self) -> None:
+        expectation = self._raw.first(b"expect")
+        if expectation is None:
+            return
+        if expectation.lower() != b"100-continue":
+            raise Denied("malformed", "The only expectation spoken here is 100-continue", status=417)
+        if self._raw.version == "1.1" and not self._client.buffer:
+            self._client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async def _read_sized(self, length: int) -> bytes:
+        client = self._client
+        self._hold(length)
+        progress = _Progress(client)
+        while len(client.buffer) < length:
+            progress.check(len(client.buffer))
+            await self._more_from_client()
+        return client.take(length)
+
+    async def _read_chunked(self, max_bytes: int) -> tuple[bytes, Headers]:
+        client, reader, parts = self._client, h1.ChunkedReader(), bytearray()
+        progress = _Progress(client)
+        while True:
+            data = reader.feed(client.buffer)
+            if len(parts) + len(data) > max_bytes:
+                raise Denied("too_large", f"The body has more than {max_bytes} bytes, which is what this app may send")
+            self._hold(len(data))
+            parts += data
+            if reader.done:
+                return bytes(parts), reader.trailers
+            progress.check(len(parts))
+            await self._more_from_client()
+
+    async def _more_from_client(self) -> None:
+        try:
+            alive = await self._client.more()
+        except TimeoutError:
+            raise Denied("timeout", "The body arrives too slowly") from None
+        if not alive:
+            raise Aborted("client", "closed before the body's end", sent=False)
+
+    def _hold(self, size: int) -> None:
+        self._server.bodies.hold(size)
+        self._held_bytes += size
+
+    # -- upstream
+
+    async def forward(self, effect: Forward) -> ResponseHead:
+        """Sends the request, and once more when an idle connection proved dead and the method allows it."""
+        request = effect.request
+        raw = h1.encode_request(
+            request.head.method, request.head.target, request.head.headers, request.body, request.trailers
+        )
+        head = await self._send(effect, raw, fresh=False)
+        if head is None:
+            head = await self._send(effect, raw, fresh=True)
+        if head is None:
+            raise Denied("upstream_unreachable", f"{request.head.authority} closed the connection without an answer")
+        self._answer = head
+        self._answer_framing = h1.response_framing(head, request.head.method)
+        return head
+
+    async def _send(self, effect: Forward, raw: bytes, *, fresh: bool) -> ResponseHead | None:
+        """The final response head, or None when a repeat is safe: a reused connection ended before any byte."""
+        head = effect.request.head
+        upstream = await self._server.pool.take(effect.app, effect.entry, head.authority, fresh=fresh)
+        self._upstream = upstream
+        channel = upstream.channel
+        self._client.on_lost = lambda: channel.fail(Aborted("client", "went away", sent=True))
+        if self._client.lost:
+            raise Aborted("client", "went away", sent=False)
+        repeatable = upstream.reused and not fresh and head.method in _SAFE_TO_REPEAT and not effect.request.body
+        try:
+            channel.write(raw)
+            await channel.drain()
+            channel.deadline_s = channel.loop.time() + ANSWER_DEADLINE_S
+            return await self._read_answer_head(channel)
+        except TimeoutError:
+            raise Denied("upstream_timeout", f"{head.authority} did not answer in {ANSWER_DEADLINE_S:g} s") from None
+        except Aborted as aborted:
+            if aborted.side == "client":
+                raise
+            self._drop_upstream()
+            if repeatable:
+                return None
+            raise Denied("upstream_unreachable", f"{head.authority} closed the connection without an answer") from None
+
+    async def _read_answer_head(self, channel: Channel) -> ResponseHead:
+        for _ in range(MAX_INTERIM):
+            while (end := _answer_head_end(channel.buffer)) < 0:
+                if not await channel.more():
+                    if channel.buffer:
+                        raise Denied("upstream_malformed", "The answer ends within its head")
+                    raise Aborted("upstream", "closed without an answer", sent=True)
+            head = h1.parse_response_head(channel.take(end))
+            if head.status >= 200 or head.status == 101:
+                return head
+            # 100 answers an expectation that ended here; other interim answers (103) belong to the client.
+            if head.status != 100 and self._raw.version == "1.1":
+                self._client.write(h1.encode_response_head(head))
+        raise Denied("upstream_malformed", "The upstream sends interim answers without end")
+
+    # -- answer
+
+    async def relay(self, head: ResponseHead, tap: "AnswerTap") -> None:
+        """Streams the body through the tap, chunked anew where its length is not known beforehand."""
+        client = self._client
+        chunked = self._begin(head)
+        pending = self._head_bytes(head, chunked=chunked)
+        async for data in self._answer_parts():
+            out = tap.feed(data)
+            if out:
+                client.write(pending + (h1.encode_chunk(out) if chunked else out))
+                pending = b""
+                await client.drain()
+            elif pending and not self._upstream_has_more():
+                client.write(pending)
+                pending = b""
+        rest = tap.finish()
+        end = h1.encode_last_chunk() if chunked else b""
+        client.write(pending + (h1.encode_chunk(rest) if chunked else rest) + end)
+        await client.drain()
+
+    def _begin(self, head: ResponseHead) -> bool:
+        """Decides the client's framing; True for chunked. HTTP/1.0 clients get the end of the connection instead."""
+        self.started = True
+        bodyless = (self._answer_framing.empty and self._raw.method == "HEAD") or head.status in {204, 304}
+        if bodyless or head.first(b"content-length") is not None:
+            return False
+        if self._answer_framing.empty:
+            return False
+        if self._raw.version != "1.1":
+            self.reusable = False
+            return False
+        return True
+
+    def _head_bytes(self, head: ResponseHead, *, chunked: bool) -> bytes:
+        framing: list[tuple[bytes, bytes]] = []
+        if chunked:
+            framing.append((b"Transfer-Encoding", b"chunked"))
+        if not self._stays_open():
+            framing.append((b"Connection", b"close"))
+        elif self._raw.version == "1.0":
+            framing.append((b"Connection", b"keep-alive"))
+        return h1.encode_response_head(head, *framing)
+
+    def _stays_open(self) -> bool:
+        self.reusable = self.reusable and self._body_read and self._raw.keep_alive and not self._server.draining
+        return self.reusable
+
+    def _upstream_has_more(self) -> bool:
+        return self._upstream is not None and bool(self._upstream.channel.buffer)
+
+    async def _answer_parts(self) -> AsyncIterator[bytes]:
+        """The body in the pieces it comes in; the connection goes back to the pool at its proper end."""
+        upstream = self._upstream
+        if upstream is None or self._answer is None:
+            raise Denied("internal")
+        channel, framing = upstream.channel, self._answer_framing
+        if framing.chunked:
+            parts = _chunked_parts(channel)
+        elif framing.length is not None:
+            parts = _sized_parts(channel, framing.length)
+        else:
+            parts = _parts_to_end(channel)
+        try:
+            async for data in parts:
+                channel.deadline_s = channel.loop.time() + STALL_S
+                yield data
+        except TimeoutError:
+            raise Aborted("upstream", "the answer stalled", sent=True) from None
+        self._finish_upstream()
+
+    def _finish_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        self._client.on_lost = None
+        if upstream is None or self._answer is None:
+            return
+        upstream.channel.deadline_s = None
+        to_end = not self._answer_framing.chunked and self._answer_framing.length is None
+        if to_end or not h1.response_keep_alive(self._answer):
+            upstream.channel.abort()
+        else:
+            self._server.pool.give_back(upstream)
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.channel.abort()
+
+    async def collect(self, max_bytes: int) -> bytes:
+        """The whole answer body. Denied too_large."""
+        parts = bytearray()
+        async for data in self._answer_parts():
+            parts += data
+            if len(parts) > max_bytes:
+                raise Denied("too_large", f"The answer has more than {max_bytes} bytes and must be inspected whole")
+        return bytes(parts)
+
+    # -- long connections
+
+    async def upgrade(self, effect: Upgrade) -> Traffic:
+        """Answers the handshake and runs the WebSocket."""
+        upstream = self._upstream
+        if upstream is None or self._context is None:
+            raise Denied("internal")
+        return await run_websocket(self._server, self._client, upstream.channel, effect, self._context, self)
+
+    async def tunnel(self, effect: Tunnel) -> Traffic:
+        """Connects to the vetted address and copies both ways."""
+        channel = await self._server.pool.dial_raw(effect.entry, effect.authority)
+        try:
+            return await copy_both_ways(self._server, self._client, channel, effect.first_bytes)
+        finally:
+            channel.abort()
+
+    # -- ours
+
+    async def reply(self, response: Response) -> None:
+        """A whole answer of ours. Once an answer has begun, only cutting the connection tells the client."""
+        self._drop_upstream()
+        if self.started:
+            self.reusable = False
+            self._client.abort()
+            return
+        self.started = True
+        head, body = response.head, response.body
+        framing = [] if head.status in {204, 304} else [(b"Content-Length", b"%d" % len(body))]
+        if not self._stays_open():
+            framing.append((b"Connection", b"close"))
+        raw = h1.encode_response_head(head, *framing)
+        self._client.write(raw if self._raw.method == "HEAD" else raw + body)
+        await self._client.drain()
+
+
+class _Progress:
+    """Moves the client's deadline while the body keeps coming."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._mark_bytes = 0
+        self._set()
+
+    def check(self, received_bytes: int) -> None:
+        if received_bytes - self._mark_bytes >= BODY_WINDOW_BYTES:
+            self._mark_bytes = received_bytes
+            self._set()
+
+    def _set(self) -> None:
+        self._channel.deadline_s = self._channel.loop.time() + BODY_WINDOW_S
+
+
+def _answer_head_end(buffer: bytearray) -> int:
+    try:
+        return h1.find_head_end(buffer)
+    except Denied as denied:
+        raise Denied("upstream_malformed", denied.detail) from None
+
+
+async def _sized_parts(channel: Channel, length: int) -> AsyncIterator[bytes]:
+    left = length
+    while left:
+        if not channel.buffer and not await channel.more():
+            raise Aborted("upstream", "closed before the answer's end", sent=True)
+        data = channel.take(min(left, _READ_BYTES))
+        left -= len(data)
+        yield data
+
+
+async def _chunked_parts(channel: Channel) -> AsyncIterator[bytes]:
+    reader = h1.ChunkedReader()
+    while True:
+        try:
+            data = reader.feed(channel.buffer)
+        except Denied as denied:
+            raise Aborted("upstream", denied.detail, sent=True) from None
+        if data:
+            yield data
+        if reader.done:
+            return
+        if not data and not await channel.more():
+            raise Aborted("upstream", "closed before the answer's end", sent=True)
+
+
+async def _parts_to_end(channel: Channel) -> AsyncIterator[bytes]:
+    while True:
+        if channel.buffer:
+            yield channel.take(_READ_BYTES)
+        elif not await channel.more():
+            return
+        await asyncio.sleep(0)

@@ -1,0 +1,156 @@
+"""What all lane connections of one worker share: listeners, sweeper, drain, refusals without an exchange."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy import policy
+from proxy.context import Context, raise_denial
+from proxy.dataplane.bodies_held import BodiesHeld
+from proxy.dataplane.channel import Channel
+from proxy.dataplane.runtime import Runtime
+from proxy.dataplane.upstream import UpstreamPool
+from proxy.errors import Denied
+from proxy.identity import identify
+from proxy.keys.tokens import verify
+from proxy.model import Listener, Principal
+
+if TYPE_CHECKING:
+    from proxy.dataplane.services import Services
+
+SWEEP_S: Final = 0.5
+# Connections that have not named their app yet; past this a new one is closed at once, so that a flood of them
+# leaves descriptors for apps that are known.
+MAX_ANONYMOUS: Final = 1024
+BACKLOG: Final = 4096
+
+
+class LaneServer:
+    """`draining`: answers close their connection, idle ones end soon, new ones are not accepted."""
+
+    def __init__(self, services: "Services", handler: Callable[["LaneServer", Channel, Listener], Any]) -> None:
+        self.services = services
+        self.runtime = Runtime(services)
+        self.pool = UpstreamPool(services.resolver, services.own)
+        self.bodies = BodiesHeld()
+        self.draining = False
+        self.tunnels: set[asyncio.Future[Any]] = set()
+        self.anonymous = 0
+        self._handler = handler
+        self._channels: dict[Channel, asyncio.Task[Any]] = {}
+        self._idle: set[Channel] = set()
+        self._servers: list[asyncio.Server] = []
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self, sockets: Mapping[Listener, Sequence[socket.socket]]) -> None:
+        """Accepts on the sockets that the supervisor bound."""
+        loop = asyncio.get_running_loop()
+        for listener, bound in sockets.items():
+            for sock in bound:
+                factory = self._factory(listener)
+                self._servers.append(await loop.create_server(factory, sock=sock, backlog=BACKLOG))
+        self._sweeper = asyncio.create_task(self._sweep(), name="lane sweeper")
+
+    def _factory(self, listener: Listener) -> Callable[[], Channel]:
+        return lambda: _Accepted(self, listener)
+
+    def accepted(self, channel: Channel, listener: Listener) -> None:
+        """A new connection: one task serves it to its end."""
+        if self.anonymous >= MAX_ANONYMOUS:
+            channel.abort()
+            return
+        task = asyncio.ensure_future(self._handler(self, channel, listener))
+        self._channels[channel] = task
+        task.add_done_callback(lambda _: self._channels.pop(channel, None))
+
+    def idle(self, channel: Channel, *, waiting: bool) -> None:
+        """Marks a connection between requests; a drain may end it."""
+        if waiting:
+            self._idle.add(channel)
+        else:
+            self._idle.discard(channel)
+
+    @property
+    def open_connections(self) -> int:
+        """Client connections being served now."""
+        return len(self._channels)
+
+    def principal(self, client_ip: str, proxy_authorization: bytes | None) -> Principal:
+        """Who calls, by the policy of this moment. Denied: identity_unknown, policy_unavailable."""
+        watcher = self.services.watcher
+        snapshot = watcher.current
+        if snapshot is None:
+            raise Denied("policy_unavailable")
+        now_s = time.time()
+        return identify(
+            snapshot,
+            client_ip,
+            proxy_authorization,
+            verify=lambda token: verify(self.services.root, token, now_s),
+            revoked=watcher.revoked,
+        )
+
+    def still_allowed(self, context: Context) -> None:
+        """Asks today's policy about a long connection. Denied when it would not be allowed now."""
+        watcher = self.services.watcher
+        snapshot = watcher.current
+        principal = context.principal
+        if snapshot is None or principal.app not in snapshot.apps:
+            raise Denied("policy_unavailable")
+        if principal.token_id is not None and principal.token_id in watcher.revoked:
+            raise Denied("identity_unknown", "The proxy token has been revoked", status=403)
+        facts = context.last_facts
+        if facts is not None:
+            raise_denial(policy.rule_on(snapshot, replace(facts, now_s=time.time(), kills=watcher.kills)))
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now_s = loop.time()
+            for channel in list(self._channels):
+                if channel.deadline_s is not None and channel.deadline_s <= now_s:
+                    channel.expire()
+            self.pool.sweep(now_s)
+
+    async def drain(self, grace_s: float) -> None:
+        """Stops accepting, lets running exchanges end within `grace_s`, then cuts what is left."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + grace_s
+        idle_until_s = min(until_s, loop.time() + 1.0)
+        while self._channels and loop.time() < until_s:
+            if loop.time() >= idle_until_s:
+                for channel in list(self._idle):
+                    channel.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await asyncio.wait(list(self._channels.values()))
+        for channel, task in list(self._channels.items()):
+            task.cancel()
+            channel.abort()
+        await asyncio.gather(*self._channels.values(), return_exceptions=True)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.pool.close()
+
+
+class _Accepted(Channel):
+    """A client connection as the listener makes it."""
+
+    __slots__ = ("_listener", "_server")
+
+    def __init__(self, server: LaneServer, listener: Listener) -> None:
+        super().__init__("client")
+        self._server = server
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server.accepted(self, self._listener)
