@@ -1,0 +1,40 @@
+"""US social security numbers: the areas, groups and serials that the SSA gives out (randomised since 2011)."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from proxy.model import Finding
+from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer, has_digit
+
+_DASH: Final = "\\-\u2010-\u2015"
+_GROUPED: Final = re.compile(
+    rf"(?<![0-9A-Za-z_.\-+])([0-9]{{3}})([ {_DASH}._/]{{1,3}})([0-9]{{2}})[ {_DASH}._/]{{1,3}}([0-9]{{4}})(?![0-9A-Za-z_]|[.\-][0-9])"
+)
+_BARE: Final = re.compile(r"(?<![0-9A-Za-z_.\-+,])([0-9]{3})([0-9]{2})([0-9]{4})(?![0-9A-Za-z_]|[.,\-][0-9])")
+
+
+def issued(area: str, group: str, serial: str) -> bool:
+    """SSA: no area 000, 666 or 900-999, no group 00, no serial 0000."""
+    return area not in {"000", "666"} and area[0] != "9" and group != "00" and serial != "0000"
+
+
+def _find(text: str) -> Iterator[Finding]:
+    for match in _GROUPED.finditer(text):
+        if issued(match[1], match[3], match[4]):
+            dashed = match[2].strip(" ") in {"-", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015"}
+            yield Finding("US_SSN", match.start(), match.end(), LIKELY if dashed else POSSIBLE, "us_ssn")
+    for match in _BARE.finditer(text):
+        if issued(match[1], match[2], match[3]) and len(set(match[0])) > 1:
+            yield Finding("US_SSN", match.start(), match.end(), WITH_CONTEXT_ONLY, "us_ssn")
+
+
+RECOGNIZER: Final = Recognizer(
+    name="us_ssn",
+    entities=frozenset({"US_SSN"}),
+    layer="checksum",
+    find=_find,
+    trigger=has_digit,
+    languages=frozenset({"en"}),
+    context=frozenset({"ssn", "ssns", "social security", "social", "ssid", "soc sec", "tax id", "taxpayer"}),
+)
