@@ -64,6 +64,11 @@ class Paths:
         return self.state_dir / "last-good"
 
     @property
+    def living_dir(self) -> Path:
+        """One empty file per worker whose books (audit chain, budget) are not closed yet."""
+        return self.state_dir / "living"
+
+    @property
     def demo_dir(self) -> Path:
         return self.state_dir / "demo"
 

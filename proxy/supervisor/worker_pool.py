@@ -21,8 +21,8 @@ type Message = dict[str, Any]
 class PoolEvents(Protocol):
     """What the pool tells its owner."""
 
-    async def worker_started(self, worker: "Worker") -> None:
-        """The process runs; it may not be ready yet."""
+    async def worker_starting(self, worker: "Worker") -> Message:
+        """The process exists and waits: returns what to tell it. Nothing of it has been written or served yet."""
 
     def worker_said(self, worker: "Worker", message: Message) -> None:
         """Any message but `ready`."""
@@ -64,12 +64,10 @@ class WorkerPool:
     def __init__(
         self,
         sockets: Sequence[Mapping[str, socket.socket]],
-        start_message: Message,
         log_dir: Path,
         events: PoolEvents,
     ) -> None:
         self._sockets = sockets
-        self._start_message = start_message
         self._log_dir = log_dir
         self._events = events
         self._crashed = [asyncio.Event() for _ in sockets]
@@ -144,9 +142,9 @@ class WorkerPool:
         channel = await Channel.over(ours)
         worker = Worker(identity, slot, process, channel)
         self.living.add(worker)
-        channel.send({**self._start_message, "do": "start", "id": identity, "slot": slot, "listeners": listeners})
-        await self._events.worker_started(worker)
         self._background(self._watch(worker))
+        start = await self._events.worker_starting(worker)
+        channel.send({**start, "do": "start", "id": identity, "slot": slot, "listeners": listeners})
         return worker
 
     async def _watch(self, worker: Worker) -> None:

@@ -1,0 +1,97 @@
+"""`egress run`: the proxy itself. This process stays light; mitmproxy and the NLP model live in its children."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxy.cli import CliError, Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.supervisor.app import Supervisor
+    from proxy.supervisor.options import Options
+
+DEFAULT_DIRECTORY = "allowlists"
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--directory", metavar="DIR", default=DEFAULT_DIRECTORY,
+        help="policy that fills an empty store (default: allowlists; `none`: the store alone)",
+    )  # fmt: skip
+    parser.add_argument("--store", metavar="URL", help="redis://, rediss:// or unix:// (default: an embedded store)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="default 0: one per core")
+    parser.add_argument("--inspectors", type=int, default=0, metavar="N", help="default 0: one per two cores")
+    for name in ("explicit", "transparent", "metrics"):
+        parser.add_argument(f"--{name}", metavar="HOST:PORT|off", help=f"instead of `listen.{name}` of platform.yaml")
+    parser.add_argument("--drain", type=float, default=30.0, metavar="SECONDS", help="grace for open exchanges")
+    parser.add_argument("--demo", action="store_true", help="also start look-alike providers, and print a tour")
+    parser.add_argument("--watch", action="store_true", help="for development: push the directory whenever it changes")
+
+
+def _run(args: argparse.Namespace) -> int:
+    import asyncio
+    import logging
+
+    from proxy.supervisor.app import Supervisor
+    from proxy.supervisor.boot import StartRefused
+    from proxy.supervisor.launch import no_core_dumps
+    from proxy.supervisor.sockets import CannotListen
+
+    no_core_dumps()
+    os.umask(0o077)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        return asyncio.run(Supervisor(_options(args), on_ready=_announce(args)).run())
+    except StartRefused as refused:
+        raise CliError(refused.what, refused.where, refused.fix) from None
+    except CannotListen as error:
+        raise CliError(
+            f"cannot listen on {error.address}: {error.why}",
+            error.address,
+            "stop the other process, or choose another port (`make run PORT=8888 METRICS_PORT=9999`)",
+        ) from None
+
+
+def _options(args: argparse.Namespace) -> "Options":
+    from proxy.supervisor.options import Options
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    listen = {name: getattr(args, name) for name in ("explicit", "transparent", "metrics") if getattr(args, name)}
+    for name in ("workers", "inspectors"):
+        if getattr(args, name) < 0:
+            raise CliError(
+                f"--{name} {getattr(args, name)} is not a number of processes", f"--{name}", "give 1 or more"
+            )
+    return Options(
+        paths=args.paths,
+        directory=None if args.directory == "none" else Path(args.directory).absolute(),
+        store_url=args.store,
+        workers=args.workers or cores,
+        inspectors=args.inspectors or max(1, cores // 2),
+        listen=listen,
+        demo=args.demo,
+        watch=args.watch,
+        drain_s=args.drain,
+    )
+
+
+def _announce(args: argparse.Namespace) -> "Callable[[Supervisor], None]":
+    def announce(supervisor: "Supervisor") -> None:
+        from proxy.cli._tour import tour
+
+        for name, address in supervisor.listen.items():
+            print(f"{name}: {address}")
+        print(f"state: {supervisor.paths.state_dir}  (`egress status` tells more; Ctrl-C drains and stops)")
+        if args.demo:
+            for line in tour(supervisor.paths, supervisor.listen):
+                print(line)
+        sys.stdout.flush()
+
+    return announce
+
+
+VERB = Verb("run", "start the proxy", _configure, _run)

@@ -1,0 +1,152 @@
+"""Puts one worker's parts together from the supervisor's start message, and takes them apart in the right order."""
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.dataplane.counters import Counters
+from proxy.dataplane.services import Services
+from proxy.keys.root import CACHE, CREDENTIAL_PIN, MANIFEST, PLACEHOLDER, RootKey
+from proxy.paths import Paths
+
+if TYPE_CHECKING:
+    from proxy.config.snapshot import Snapshot
+    from proxy.pricing import PriceBook
+    from proxy.stores.open import Store
+
+INSPECT_DEADLINE_S: Final = 10.0
+"""NER of a megabyte of prose takes seconds; past this the app gets `inspector_unavailable` and may try again."""
+
+
+class PriceBooks:
+    """One compiled price book per snapshot; exchanges that began before a reload keep theirs."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._book: PriceBook | None = None
+
+    def __call__(self, snapshot: "Snapshot") -> "PriceBook":
+        """The book of `snapshot`, compiled at its first use."""
+        if self._snapshot is not snapshot or self._book is None:
+            from proxy.pricing import PriceBook
+
+            self._book = PriceBook(snapshot.platform.prices)
+            self._snapshot = snapshot
+        return self._book
+
+
+@dataclass(slots=True)
+class Assembly:
+    """A worker's services with what runs behind them."""
+
+    services: Services
+    store: "Store"
+    master: Any
+    connections: Any = None
+    tasks: list["asyncio.Task[Any]"] = field(default_factory=list)
+
+    async def usable(self, inspector_s: float) -> None:
+        """Returns with a policy; waits for an inspector too, but not for ever: without one the worker denies."""
+        await self.services.watcher.first()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.services.inspector.wait_ready(), inspector_s)
+
+    def status(self) -> dict[str, Any]:
+        """What the supervisor and `egress status` need to know."""
+        services = self.services
+        policy = services.watcher.facts()
+        head = services.audit.head
+        return {
+            "policy": policy["effective"],
+            "revision": policy["revision"],
+            "seq": policy["seq"],
+            "refused": policy["refused"],
+            "store_fault": policy["store_fault"],
+            "kills": policy["kills"],
+            "inspector": services.inspector.ready,
+            "audit": services.audit.ready,
+            "audit_seq": head.seq,
+            "audit_mac": head.mac,
+            "connections": self.connections.open_connections if self.connections is not None else 0,
+        }
+
+    async def told(self, message: Mapping[str, Any]) -> None:
+        """An order of the supervisor."""
+        watcher = self.services.watcher
+        if message["do"] == "revoke":
+            watcher.revoked = watcher.revoked | {str(message["token_id"])}
+        watcher.read_stops()
+        watcher.poke()
+
+    async def aclose(self) -> None:
+        """After the last exchange: leases back, puts out, records down, connections closed."""
+        services = self.services
+        for close in (services.ledger.aclose(), services.cache.aclose(), services.inspector.aclose()):
+            with contextlib.suppress(Exception):
+                await close
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.to_thread(services.audit.close)
+        await self.store.aclose()
+
+
+async def assemble(start: Mapping[str, Any]) -> Assembly:
+    """Builds everything. Raises what its parts raise: the worker ends, and its log says why."""
+    from proxy.dataplane.cache_client import ResponseCache
+    from proxy.dataplane.ledger import Ledger
+    from proxy.dataplane.limiter import Limiter
+    from proxy.dataplane.master import build_master
+    from proxy.dataplane.watcher import ConfigWatcher
+    from proxy.inspector.client import InspectorClient
+    from proxy.keys.ca import CertificateAuthority
+    from proxy.keys.leaf import LeafStore
+    from proxy.net.dial import OwnAddresses
+    from proxy.net.resolver import Resolver
+    from proxy.stores.open import open_store
+    from proxy.supervisor.sockets import parse_address
+    from proxy.supervisor.trail import open_writer
+
+    paths = Paths(Path(start["state"]))
+    root = RootKey.load(paths.root_key)
+    store = open_store(start["store"], paths)
+    counters = Counters()
+    cache = ResponseCache(store.cache)
+    watcher = ConfigWatcher(store.config, paths, manifest_seed=root.derive(MANIFEST))
+    services = Services(
+        worker_id=start["id"],
+        watcher=watcher,
+        inspector=InspectorClient(
+            [str(paths.inspector_socket(index)) for index in range(start["inspectors"])],
+            deadline_s=INSPECT_DEADLINE_S,
+        ),
+        cache=cache,
+        ledger=Ledger(store.budget, paths, holder=start["id"]),
+        limiter=Limiter(paths),
+        audit=open_writer(paths, root, start["id"]),
+        counters=counters,
+        root=root,
+        leaf_store=LeafStore(CertificateAuthority.load(paths.ca_dir, root)),
+        resolver=Resolver(),
+        own=OwnAddresses(parse_address(address) for address in start["listen"].values()),
+        price_book=PriceBooks(),
+        placeholder_key=lambda app: root.derive(PLACEHOLDER, app=app),
+        cache_mac_key=lambda app: root.derive(CACHE, app=app),
+        credential_digest=credential_digest(root),
+        listen=start["listen"],
+    )
+    parts = Assembly(services, store, build_master())
+    runs: list[Coroutine[Any, Any, Any]] = [watcher.run(), services.ledger.run(), cache.run()]
+    parts.tasks = [asyncio.create_task(run) for run in runs]
+    await services.inspector.start()
+    return parts
+
+
+def credential_digest(root: "RootKey") -> Callable[[bytes], str]:
+    """Header field value -> the form of `pins:` in policy files."""
+    key = root.derive(CREDENTIAL_PIN)
+    return lambda value: f"hmac-sha256:{hmac.digest(key, value, 'sha256').hex()}"

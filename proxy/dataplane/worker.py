@@ -1,0 +1,150 @@
+"""One worker process: `python -m proxy.dataplane.worker --control FD`, started by the supervisor only.
+
+It is told everything over the control channel: where the state is, which descriptors listen, which store. It serves
+only after a first valid policy, and ends when the supervisor does.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import resource
+import socket
+import sys
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
+
+from proxy.dataplane.assembly import Assembly, assemble
+from proxy.model import Listener
+from proxy.supervisor.channel import Channel
+
+DELTA_EVERY_S: Final = 0.25
+FIRST_INSPECTOR_S: Final = 30.0
+ORPHAN_DRAIN_S: Final = 1.0
+"""When the supervisor is gone nobody restarts, meters or kills: open exchanges get a moment, no more."""
+
+
+def eager_task_factory(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], *, eager_start: bool = True, **options: Any
+) -> "asyncio.Task[Any]":
+    """As asyncio.eager_task_factory, but takes `eager_start`: uvloop passes it, and Python 3.13's refuses it."""
+    return asyncio.Task(coro, loop=loop, eager_start=eager_start, **options)
+
+
+class Worker:
+    """The life of one worker after its start message."""
+
+    def __init__(self, channel: Channel, start: Mapping[str, Any]) -> None:
+        self._channel = channel
+        self._start = start
+        self._last_status: Mapping[str, Any] = {}
+        self._drain_s: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Serves until told to drain, or until the supervisor is gone."""
+        parts = await assemble(self._start)
+        listening = asyncio.create_task(self._listen(parts), name="control")
+        serving = asyncio.create_task(self._serve(parts), name="serve")
+        try:
+            await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done() and not self._drain_s.done():
+                self._drain_s.set_result(ORPHAN_DRAIN_S)
+            await serving
+        finally:
+            listening.cancel()
+            await parts.aclose()
+
+    async def _serve(self, parts: Assembly) -> None:
+        from proxy.dataplane.lane import serve
+
+        if not await self._policy_or_drain(parts):
+            return
+        sockets: dict[Listener, list[socket.socket]] = {
+            name: [socket.socket(fileno=descriptor)] for name, descriptor in self._start["listeners"].items()
+        }
+        server = await serve(parts.services, sockets)
+        gc.collect()
+        gc.freeze()
+        reporting = asyncio.create_task(self._report(parts), name="report")
+        try:
+            self._send_status(parts)
+            self._channel.send({"is": "ready"})
+            await server.drain(await self._drain_s)
+        finally:
+            reporting.cancel()
+            self._send_delta(parts)
+
+    async def _policy_or_drain(self, parts: Assembly) -> bool:
+        """True once a policy is there (and an inspector, unless that takes too long); False when told to stop."""
+        waiting = asyncio.create_task(parts.usable(FIRST_INSPECTOR_S))
+        report = asyncio.create_task(self._report(parts))
+        try:
+            await asyncio.wait({waiting, self._drain_s}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+            return waiting.done()
+        finally:
+            waiting.cancel()
+            report.cancel()
+
+    async def _listen(self, parts: Assembly) -> None:
+        async for message in self._channel.messages():
+            verb = message.get("do")
+            if verb == "drain":
+                if not self._drain_s.done():
+                    self._drain_s.set_result(float(message["grace_s"]))
+            else:
+                await parts.told(message)
+
+    async def _report(self, parts: Assembly) -> None:
+        while True:
+            await asyncio.sleep(DELTA_EVERY_S)
+            self._send_delta(parts)
+            self._send_status(parts)
+
+    def _send_status(self, parts: Assembly) -> None:
+        status = parts.status()
+        if status != self._last_status:
+            self._last_status = status
+            self._channel.send({"is": "status", **status})
+
+    def _send_delta(self, parts: Assembly) -> None:
+        delta = parts.services.counters.take_delta()
+        if delta is not None:
+            self._channel.send({"is": "delta", **delta})
+
+
+async def serve_one(control: socket.socket) -> None:
+    """Reads the start message and runs the worker."""
+    asyncio.get_running_loop().set_task_factory(eager_task_factory)
+    channel = await Channel.over(control)
+    async for start in channel.messages():
+        await Worker(channel, start).run()
+        break
+    channel.close()
+
+
+def _raise_file_limit() -> None:
+    # Two descriptors per proxied request; distributions default to 1024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main(argv: list[str]) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="proxy.dataplane.worker")
+    parser.add_argument("--control", type=int, required=True)
+    control = socket.socket(fileno=parser.parse_args(argv).control)
+    _raise_file_limit()
+    try:
+        from uvloop import new_event_loop as loop_factory
+    except ImportError:
+        loop_factory = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve_one(control))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
