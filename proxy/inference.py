@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from proxy import fields
 from proxy.answer import AnswerTap
-from proxy.bodies.codings import decode
+from proxy.bodies.codings import content_codings, decode
+from proxy.bodies.limits import DEFAULT_LIMITS
 from proxy.caching import cache_key, replay
 from proxy.config.snapshot import Entry
 from proxy.context import Context, ruled
@@ -64,7 +65,7 @@ async def _answered(context: Context, entry: Entry, request: Request, provider: 
     try:
         return await forward(context, entry, request)
     except (Aborted, Denied) as error:
-        if isinstance(error, Aborted) and error.sent or isinstance(error, Denied) and error.code in _SENT:
+        if (isinstance(error, Aborted) and error.sent) or (isinstance(error, Denied) and error.code in _SENT):
             await settle(context, _unanswered(provider, call))
         raise
 
@@ -82,13 +83,14 @@ def _unanswered(provider: Provider, call: Call) -> Usage:
 
 def _decoded(request: Request, entry: Entry) -> Request:
     """An inference request without content coding, so that model and caps can be read and written."""
-    coding = request.head.first(b"content-encoding")
-    if coding is None:
+    values = [value for name, value in request.head.headers if name.lower() == b"content-encoding"]
+    if not values:
         return request
-    body = decode(request.body, request.head.headers, max_bytes=entry.limits.max_body_bytes)
+    limits = replace(DEFAULT_LIMITS, max_decoded_bytes=entry.limits.max_body_bytes)
+    decoded = decode(request.body, content_codings(values), limits)
     return replace(
         request,
-        body=body,
+        body=decoded.data,
         head=replace(request.head, headers=fields.without(request.head.headers, b"content-encoding")),
     )
 

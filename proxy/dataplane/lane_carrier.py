@@ -15,7 +15,7 @@ from proxy.model import Headers, Response, ResponseHead, Traffic
 if TYPE_CHECKING:
     from proxy.answer import AnswerTap
     from proxy.context import Context
-    from proxy.dataplane.lane import LaneServer
+    from proxy.dataplane.lane_server import LaneServer
 
 # A body must make this much progress in each window: one byte a second would hold memory and a slot for hours.
 BODY_WINDOW_S: Final = 10.0
@@ -65,8 +65,9 @@ class LaneCarrier:
         if framing.length is not None and framing.length > max_bytes:
             raise Denied("too_large", f"The body has {framing.length} bytes; this app may send {max_bytes}")
         self._expect_continue()
+        trailers: Headers = ()
         if framing.length is not None:
-            body, trailers = await self._read_sized(framing.length), ()
+            body = await self._read_sized(framing.length)
         else:
             body, trailers = await self._read_chunked(max_bytes)
         self._body_read = True

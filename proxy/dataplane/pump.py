@@ -14,7 +14,7 @@ from proxy.errors import Denied
 from proxy.model import Inspection, Traffic
 
 if TYPE_CHECKING:
-    from proxy.dataplane.lane import LaneServer
+    from proxy.dataplane.lane_server import LaneServer
     from proxy.dataplane.lane_carrier import LaneCarrier
 
 # A revoked policy, an expired entry or a kill ends a live connection within this time.
