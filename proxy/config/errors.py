@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, NamedTuple
 
-
 MAX_ERRORS: Final = 1000  # a hostile file makes one per value; nobody reads more
 
 

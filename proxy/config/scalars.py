@@ -135,7 +135,9 @@ def _port(text: str) -> tuple[int, int]:
 def _host_of(text: str) -> str:
     if "://" in text:
         bare = text.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0]
-        raise BadValue(f"{shown(text)} is a URL, not a host", f"host: {bare or 'api.example.com'} (path and port apart)")
+        raise BadValue(
+            f"{shown(text)} is a URL, not a host", f"host: {bare or 'api.example.com'} (path and port apart)"
+        )
     try:
         host = canonical_host(text)
     except ValueError as error:
@@ -213,7 +215,9 @@ def _path(text: str) -> tuple[str, str]:
         raise BadValue(f"{shown(text)}: a path rule holds no query", f"write {text.partition('?')[0] or '/'}")
     literal = "/".join("x" if segment in _SEGMENT_WILDCARDS else segment for segment in text.split("/"))
     if "*" in literal:
-        raise BadValue(f"{shown(text)}: a wildcard is a whole segment", "`*` (one segment) or `**` (any), as in /v1/files/*")
+        raise BadValue(
+            f"{shown(text)}: a wildcard is a whole segment", "`*` (one segment) or `**` (any), as in /v1/files/*"
+        )
     try:
         canonical = canonical_path(literal)
     except ValueError as error:
@@ -284,11 +288,17 @@ METHOD: Final = _leaf("a method", _method, "POST", {"enum": list(METHODS)})
 HEADER: Final = _leaf("a header name", _header, "authorization")
 TIME_ZONE: Final = _leaf("a time zone", _time_zone, "UTC")
 TEXT: Final = _leaf("a text", _text, '"receipt triage"')
-NAME: Final = pattern("a name", r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "expense-triage", "lower-case letters, digits and '-', ")
-RULE_ID: Final = pattern("an id", r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", "openai", "lower-case letters, digits, '.', '_' and '-', ")
+NAME: Final = pattern(
+    "a name", r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "expense-triage", "lower-case letters, digits and '-', "
+)
+RULE_ID: Final = pattern(
+    "an id", r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", "openai", "lower-case letters, digits, '.', '_' and '-', "
+)
 WORD: Final = pattern("a word", r"[A-Za-z0-9](?:[A-Za-z0-9._:/@+-]{0,126}[A-Za-z0-9])?", "gpt-4o-mini")
 ENTITY: Final = pattern("an entity", r"[A-Z][A-Z0-9_]{1,62}", "EMAIL_ADDRESS", "capitals, ")
 PIN: Final = pattern("a pin", r"hmac-sha256:[0-9a-f]{64}", f"hmac-sha256:{'9f2c' * 16}")
 PUBLISHER: Final = pattern("a public key", r"ed25519:(?:[0-9a-f]{64}|[A-Za-z0-9+/_-]{43}=?)", f"ed25519:{'0' * 64}")
 JSON_PATH: Final = pattern("a JSON path", r"\$(?:\.[A-Za-z0-9_-]+|\[[0-9]+\]|\[\*\])+", "$.metadata.request_id")
-CONNECTOR: Final = pattern("a connector", r"connectors/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "connectors/slack-webhook")
+CONNECTOR: Final = pattern(
+    "a connector", r"connectors/[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "connectors/slack-webhook"
+)

@@ -121,7 +121,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class AppPolicy:
-    """One app. `digest` is the hex SHA-256 of its compiled policy without marks: same content, same digest."""
+    """One app. `digest` is the hex SHA-256 of its compiled policy without marks: same content, same digest. `source`
+    identifies what it was compiled from, marks included: same source, same object after a reload."""
 
     app: str
     owner: str
@@ -139,6 +140,7 @@ class AppPolicy:
     limits: Limits
     digest: str
     at: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ class Platform:
     classes: Mapping[str, frozenset[str]]
     publishers: Mapping[str, str]
     sandbox: tuple[HostPattern, ...] = ()
+    resolve: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

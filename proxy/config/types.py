@@ -154,12 +154,17 @@ class ListOf:
         if len(node.items) < self.least:
             reader.problems.add(node.mark, "the list is empty", f"for example {self.example}, or remove the key")
         members: list[Val] = []
+        seen: set[object] = set()
         for child in node.items:
             value = self.item.read(child, reader)
             if value is None:
                 continue
-            if any(value.canon == other.canon for other in members if isinstance(value.canon, str | int)):
-                reader.problems.add(child.mark, f"{shown(str(value.canon))} stands here twice", "keep one of the two")
+            if isinstance(value.canon, str | int):
+                if value.canon in seen:
+                    reader.problems.add(
+                        child.mark, f"{shown(str(value.canon))} stands here twice", "keep one of the two"
+                    )
+                seen.add(value.canon)
             members.append(value)
         return Val(tuple(members), [member.canon for member in members], node.mark)
 

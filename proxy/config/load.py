@@ -1,0 +1,107 @@
+"""Reads a directory of policy files: platform.yaml, connectors/*.yaml, apps/*.yaml and what they refer to.
+
+The only module of the package that opens files. What is read is still text with marks; `load_content` in
+`proxy.config.compile` makes a revision of it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from proxy.config.certificates import PEM_START, ca_certificates
+from proxy.config.errors import Mark, Problems, nearest
+from proxy.config.tree import MAX_FILE_BYTES, Node, parse_yaml
+from proxy.config.types import BadValue
+
+PLATFORM_FILE: Final = "platform.yaml"
+TEST_SUFFIX: Final = ".test.yaml"
+STATE_PREFIX: Final = "state:"
+_FOLDERS: Final = ("connectors", "apps")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The files of one policy directory. `files`: name relative to the directory -> tree; test files are left out."""
+
+    directory: Path
+    files: dict[str, Node]
+    problems: Problems
+    state_dir: Path | None = None
+    _assets: dict[str, str] = field(default_factory=dict)
+
+    def asset(self, reference: str) -> str:
+        """PEM text of the CA certificate file that an `upstream_ca:` names. Raises BadValue with the way out."""
+        if reference.startswith(PEM_START):
+            return ca_certificates(reference.encode(), "the inline text")
+        if reference not in self._assets:
+            self._assets[reference] = _ca_pem(reference, self._path(reference))
+        return self._assets[reference]
+
+    def _path(self, reference: str) -> Path:
+        name = reference.removeprefix(STATE_PREFIX)
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or not name:
+            raise BadValue(f"{reference!r} leaves the directory", "a file beside the allowlists, e.g. corp-root.pem")
+        if not reference.startswith(STATE_PREFIX):
+            return self.directory / name
+        if self.state_dir is None:
+            raise BadValue(
+                f"{reference!r} names a file in the state directory, which is not known here", "give --state"
+            )
+        return self.state_dir / name
+
+
+def load_directory(directory: Path, state_dir: Path | None = None) -> Source:
+    """Reads all policy files. Mistakes are collected in the source's `problems`, never raised."""
+    problems = Problems()
+    source = Source(directory, {}, problems, state_dir)
+    if not (directory / PLATFORM_FILE).is_file():
+        found = sorted(path.name for path in directory.glob("*.y*ml")) if directory.is_dir() else []
+        near = nearest(PLATFORM_FILE, found)
+        fix = f"rename {near}" if near else "create it with `version: 1`, or give another directory"
+        problems.add(Mark(PLATFORM_FILE, 1, 1), f"{PLATFORM_FILE} does not exist in {directory.name or '.'}/", fix)
+    for path in policy_files(directory):
+        name = path.relative_to(directory).as_posix()
+        data = _read(path, name, problems)
+        node = parse_yaml(data, name, problems) if data is not None else None
+        if node is not None:
+            source.files[name] = node
+    return source
+
+
+def policy_files(directory: Path) -> Iterator[Path]:
+    """platform.yaml, then connectors and apps in alphabetical order, without test files."""
+    if (directory / PLATFORM_FILE).is_file():
+        yield directory / PLATFORM_FILE
+    for folder in _FOLDERS:
+        for path in sorted((directory / folder).glob("*.yaml")):
+            if not path.name.endswith(TEST_SUFFIX) and not path.name.startswith("."):
+                yield path
+
+
+def test_files(directory: Path) -> list[Path]:
+    """All `apps/*.test.yaml`."""
+    return sorted((directory / "apps").glob("*" + TEST_SUFFIX))
+
+
+def _read(path: Path, name: str, problems: Problems) -> bytes | None:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        problems.add(Mark(name, 1, 1), f"the file cannot be read: {reason}", "make it a file that this user may read")
+        return None
+
+
+def _ca_pem(reference: str, path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or "unreadable").lower()
+        if reference.startswith(STATE_PREFIX):
+            fix = "it is made at the first start: run `egress demo`, or `make run`"
+        else:
+            fix = f"put the PEM file at {reference} beside platform.yaml"
+        raise BadValue(f"the CA file {reference!r} cannot be read: {reason}", fix) from error
+    return ca_certificates(data, reference)
