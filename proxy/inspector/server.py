@@ -1,0 +1,310 @@
+"""One inspector process: `python -m proxy.inspector.server --socket PATH`.
+
+The event loop's thread only reads, writes and answers pings; two threads inspect, one of them for large bodies, so that
+a long body does not hold up short prompts. A job that outlives its deadline by far, or a loop that stands still, ends
+the process: the supervisor starts another, and nothing was let through.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import faulthandler
+import gc
+import hashlib
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from proxy.config.snapshot import DlpPolicy
+from proxy.errors import Denied
+from proxy.inspector.wire import VERSION, Decoder, Frame, WireError, encode, job_from, policy_from, verdict_frame
+from proxy.model import Inspection, InspectJob
+
+if TYPE_CHECKING:
+    from proxy.recognizers.engine import Engine
+
+LARGE_BYTES: Final = 64 << 10
+MAX_QUEUED_JOBS: Final = 512
+MAX_QUEUED_BYTES: Final = 256 << 20
+MAX_POLICIES: Final = 1024
+TICK_S: Final = 0.5
+STUCK_AFTER_S: Final = 10.0
+"""The loop is held up at most by one regular expression's scan of one body; ten seconds mean it will not come back."""
+OVERTIME: Final = 3.0
+"""A job may run this many times its deadline before the process is ended: the client gave up long ago."""
+STOP_GRACE_S: Final = 2.0
+EXIT_STUCK: Final = 70
+EXIT_NO_MODEL: Final = 3
+
+type Judge = Callable[[InspectJob], Inspection]
+
+
+@dataclass(slots=True)
+class _Work:
+    """One job from arrival to answer. Times are monotonic seconds."""
+
+    job_id: int
+    job: InspectJob
+    end_s: float
+    limit_s: float
+    started_s: float | None = None
+    cancelled: bool = False
+
+
+@dataclass(slots=True)
+class Bench:
+    """The jobs in hand and the threads that do them."""
+
+    judge: Judge
+    small: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "inspect-small"))
+    large: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "inspect-large"))
+    works: set[int] = field(default_factory=set)
+    running: dict[int, _Work] = field(default_factory=dict)
+    queued_bytes: int = 0
+
+    def full(self, size: int) -> bool:
+        return len(self.works) >= MAX_QUEUED_JOBS or self.queued_bytes + size > MAX_QUEUED_BYTES
+
+    def submit(self, work: _Work, reply: Callable[[list[bytes]], None]) -> None:
+        """Answers through `reply` on the event loop, unless the work is cancelled by then."""
+        loop = asyncio.get_running_loop()
+        token, size = id(work), len(work.job.body)
+        self.works.add(token)
+        self.queued_bytes += size
+        future = loop.run_in_executor(self.large if size > LARGE_BYTES else self.small, self._do, work)
+
+        def done(answer: asyncio.Future[list[bytes]]) -> None:
+            self.works.discard(token)
+            self.queued_bytes -= size
+            if not answer.cancelled() and not work.cancelled:
+                reply(answer.result())
+
+        future.add_done_callback(done)
+
+    def _do(self, work: _Work) -> list[bytes]:
+        """Runs in a thread. Whatever goes wrong becomes an error frame: silence would only cost the client time."""
+        if work.cancelled or time.monotonic() > work.end_s:
+            return _error(work.job_id, "late")
+        work.started_s = time.monotonic()
+        self.running[id(work)] = work
+        try:
+            verdict, keep = _judged(self.judge, work.job)
+            return verdict_frame(work.job_id, verdict, keep=keep)
+        except Exception as error:  # noqa: BLE001 - fail closed: the type is logged, never the text
+            print(f"inspection failed: {type(error).__name__} {_where(error)}", file=sys.stderr)  # noqa: T201
+            return _error(work.job_id, "failed")
+        finally:
+            self.running.pop(id(work), None)
+
+    def overdue(self, now_s: float) -> bool:
+        """True when a job runs far past what its client waits for."""
+        running = list(self.running.values())
+        return any(work.started_s is not None and now_s - work.started_s > work.limit_s for work in running)
+
+
+def _judged(judge: Judge, job: InspectJob) -> tuple[Inspection, bool]:
+    """The verdict and whether it may be remembered. A denial is a verdict; one of ours (5xx) may pass."""
+    try:
+        return judge(job), True
+    except Denied as denied:
+        verdict = Inspection("block", code=denied.code, detail=denied.detail, where=denied.where)
+        return verdict, denied.reason.status < 500
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
+
+
+def _error(job_id: int, why: str) -> list[bytes]:
+    return encode({"t": "error", "id": job_id, "why": why})
+
+
+class Session(asyncio.Protocol):
+    """One worker's connection: its policies and its jobs."""
+
+    def __init__(self, bench: Bench, engine_id: str) -> None:
+        self._bench = bench
+        self._engine_id = engine_id
+        self._decoder = Decoder()
+        self._policies: OrderedDict[str, DlpPolicy] = OrderedDict()
+        self._works: dict[int, _Work] = {}
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+            self._send(encode({"t": "hello", "version": VERSION, "engine": self._engine_id}))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        self._transport = None
+        for work in self._works.values():
+            work.cancelled = True
+        self._works.clear()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._decoder.feed(data):
+                self._take(frame)
+        except (WireError, KeyError, TypeError, ValueError):
+            # Nothing after a broken frame can be trusted; other connections go on.
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == "job":
+            self._take_job(frame)
+        elif frame.kind == "policy":
+            self._policies[frame.header["digest"]] = policy_from(frame.header["policy"])
+            if len(self._policies) > MAX_POLICIES:
+                self._policies.popitem(last=False)
+        elif frame.kind == "ping":
+            self._send(encode({"t": "pong"}))
+        elif frame.kind == "cancel":
+            work = self._works.pop(frame.header["id"], None)
+            if work is not None:
+                work.cancelled = True
+        else:
+            raise ValueError("unknown frame")
+
+    def _take_job(self, frame: Frame) -> None:
+        job_id = frame.header["id"]
+        dlp = self._policies.get(frame.header["policy"])
+        if type(job_id) is not int or job_id in self._works:
+            raise ValueError("no new job id")
+        if dlp is None:
+            return self._send(_error(job_id, "policy"))
+        job = job_from(frame, dlp)
+        if self._bench.full(len(job.body)):
+            return self._send(_error(job_id, "busy"))
+        deadline_s = frame.header["deadline_ms"] / 1000
+        work = _Work(job_id, job, time.monotonic() + deadline_s, deadline_s * OVERTIME + 1)
+        self._works[job_id] = work
+
+        def reply(buffers: list[bytes]) -> None:
+            self._works.pop(job_id, None)
+            self._send(buffers)
+
+        self._bench.submit(work, reply)
+        return None
+
+    def _send(self, buffers: list[bytes]) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(buffers)
+
+
+def engine_digest() -> str:
+    """Names the code that judges: a worker forgets verdicts of other code."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parent.parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def judge_with(engine: "Engine") -> Judge:
+    """The real inspection."""
+    from proxy.inspection import inspect
+
+    def judge(job: InspectJob) -> Inspection:
+        return inspect(job, engine, now_s=time.time())
+
+    return judge
+
+
+def bind(path: str) -> socket.socket:
+    """A listening unix socket, mode 0600. Takes the place of one that nobody listens on; raises OSError otherwise."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode) or _answers(path):
+            raise OSError(errno.EADDRINUSE, "the path is taken", path)
+        Path(path).unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(before)
+    listener.listen(128)
+    return listener
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        return True
+
+
+async def serve(path: str, judge: Judge, parent: int) -> None:
+    """Serves until SIGTERM or SIGINT, or until the parent is gone."""
+    bench = Bench(judge)
+    engine_id = engine_digest()
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = await loop.create_unix_server(lambda: Session(bench, engine_id), sock=bind(path))
+    while not stop.is_set() and os.getppid() == parent:
+        # Rearmed on every tick; its timer needs neither this thread nor the interpreter lock.
+        faulthandler.dump_traceback_later(STUCK_AFTER_S, exit=True)
+        if bench.overdue(time.monotonic()):
+            print("an inspection does not end; stopping", file=sys.stderr)  # noqa: T201
+            os._exit(EXIT_STUCK)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):
+                await stop.wait()
+    faulthandler.cancel_dump_traceback_later()
+    server.close()
+    with contextlib.suppress(FileNotFoundError):
+        Path(path).unlink()
+    await _finish(bench)
+
+
+async def _finish(bench: Bench) -> None:
+    """Lets running jobs answer for a moment; the threads cannot be stopped, so the process ends without them."""
+    end_s = time.monotonic() + STOP_GRACE_S
+    while bench.works and time.monotonic() < end_s:
+        await asyncio.sleep(0.01)
+    bench.small.shutdown(wait=False, cancel_futures=True)
+    bench.large.shutdown(wait=False, cancel_futures=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Loads and warms the engine, then listens: a connection means ready."""
+    parent = os.getppid()
+    parser = argparse.ArgumentParser(prog="proxy.inspector.server")
+    parser.add_argument("--socket", required=True, metavar="PATH")
+    path = parser.parse_args(argv).socket
+    from proxy.recognizers.base import ModelUnavailable
+    from proxy.recognizers.engine import Engine
+
+    try:
+        judge = judge_with(Engine.load())
+    except ModelUnavailable as missing:
+        print(f"error: {missing.what}\n  at:  inspector\n  fix: {missing.fix}", file=sys.stderr)  # noqa: T201
+        return EXIT_NO_MODEL
+    gc.collect()
+    gc.freeze()
+    asyncio.run(serve(path, judge, parent))
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)
