@@ -25,9 +25,10 @@ from proxy.config.snapshot import Snapshot
 from proxy.paths import Paths
 from proxy.stores.last_good import LastGood
 from proxy.stores.ports import ConfigStore, StoreUnavailable
-from proxy.stores.stops import Stops, StopsFile, deliver
+from proxy.stores.stops import DAMAGED, Stops, StopsFile, deliver
 
 POLL_S: Final = 0.5
+STOPS_POLL_S: Final = 0.2
 # Also without a new epoch everything is looked at this often: a store that was restored from a backup, or lies, may
 # show an epoch that was seen before.
 REFRESH_S: Final = 30.0
@@ -65,8 +66,8 @@ class ConfigWatcher:
     """`current` (None: deny everything with policy_unavailable), `kills` and `revoked` are plain attributes, swapped
     whole; an exchange reads `current` once.
 
-    `manifest_seed`: the installation's signing seed (32 bytes). `max_staleness_s`: without contact to the store for longer,
-    `current` becomes None until it is back. `on_swap` is called with each new snapshot, in the event loop.
+    `manifest_seed`: the installation's signing seed (32 bytes). `max_staleness_s`: without contact to the store for
+    longer, `current` becomes None until it is back. `on_swap` is called with each new snapshot, in the event loop.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class ConfigWatcher:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._subscribe(), name="policy changes")
             group.create_task(self._poll(), name="policy poll")
+            group.create_task(self._watch_stops(), name="stops on this machine")
 
     async def load_last_good(self) -> None:
         """A policy from this machine's disk, before the store was asked."""
@@ -187,15 +189,14 @@ class ConfigWatcher:
     def _remember_stops(self) -> None:
         try:
             stops = self._stops.read()
-        except OSError as error:
-            stops = Stops(pending={"*": {"reason": f"the file of stops cannot be read: {error.strerror}"}})
+        except OSError:
+            stops = Stops(kills=DAMAGED)
         self._store_kills, self.revoked, self._pending = dict(stops.kills), stops.revoked, stops.pending
         self._epoch_known = stops.epoch
         self.kills = stops.effective
 
     async def _poll(self) -> None:
         while True:
-            self.read_stops()
             try:
                 await self.refresh()
                 self.status.store_fault = ""
@@ -209,6 +210,12 @@ class ConfigWatcher:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._poll_s)
             self._wake.clear()
+
+    async def _watch_stops(self) -> None:
+        """On its own, so that a store that hangs does not delay an order given on this machine."""
+        while True:
+            self.read_stops()
+            await asyncio.sleep(STOPS_POLL_S)
 
     async def _subscribe(self) -> None:
         while True:

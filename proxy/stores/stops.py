@@ -16,6 +16,9 @@ from proxy.stores.ports import ConfigStore
 
 _FILE: Final = "stops.json"
 
+# Until the store says what is really stopped, everything on this machine is.
+DAMAGED: Final[Mapping[str, Mapping[str, Any]]] = {"*": {"reason": "this machine's file of stops is damaged"}}
+
 type Kills = Mapping[str, Mapping[str, Any]]
 
 
@@ -45,8 +48,8 @@ class StopsFile:
         self._stops = Stops()
 
     def read(self) -> Stops:
-        """The file's content, parsed again only when it has changed. A damaged file stops all apps: a lost kill would
-        be worse. Raises OSError when it cannot be read."""
+        """The file's content, parsed again only when it has changed. A damaged file stops all apps until the store is
+        heard: a lost kill would be worse. Raises OSError when it cannot be read."""
         try:
             facts = self._path.stat()
         except FileNotFoundError:
@@ -109,4 +112,4 @@ def _parse(raw: bytes) -> Stops:
             raise TypeError
         return Stops(kills, frozenset(map(str, revoked)), pending, int(body["epoch"]))
     except (ValueError, KeyError, TypeError):
-        return Stops(pending={"*": {"reason": "the file of stops is damaged"}})
+        return Stops(kills=DAMAGED)

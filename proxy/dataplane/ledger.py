@@ -1,0 +1,365 @@
+"""One worker's money: leases slices of the apps' budgets, reserves from them without a round trip, settles behind the
+answer, and keeps a journal so that kill -9 loses nothing.
+
+Conserved at all times, per (app, day, month): what the store holds as leased by us = available + reserved + spent but
+not yet sent. Overspend (a call that cost more than was reserved for it, beyond what the lease still had) is sent as
+plain spend under the holder `HOLDER/over`, which never has a lease: it must not eat the cover of other reservations.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from proxy.budget import Periods, is_tight, least_left, periods, shortage, slice_usd_nanos, usd
+from proxy.config.snapshot import AppPolicy, BudgetPolicy
+from proxy.dataplane.journal import Journal, Key, Tally
+from proxy.dataplane.reconcile import reconcile as reconcile
+from proxy.dataplane.reconcile import reconcile_all as reconcile_all
+from proxy.dataplane.settlement import Opened, send_batch, usage_row
+from proxy.errors import Denied
+from proxy.model import Cost, Reservation, Usage
+from proxy.paths import Paths
+from proxy.stores.ports import BudgetStore, StoreUnavailable
+
+FLUSH_S: Final = 0.25
+# Longer than the pauses inside a conversation's burst, short enough that others need not wait for our leftovers.
+IDLE_S: Final = 2.0
+# An app that hammers on an empty budget, or a store that is away, is answered from memory for this long.
+REFUSAL_S: Final = 1.0
+# A lease whose answer was lost may be applied late; it is looked for at this many flushes.
+REPAIR_ROUNDS: Final = 3
+
+NO_BUDGET: Final = BudgetPolicy(None, None)
+
+
+@dataclass(slots=True)
+class _Lease:
+    available: int = 0
+    reserved: int = 0
+    left: int | None = None
+    tight: bool = False
+    touched_s: float = 0.0
+    repairs: int = 0
+    refusal: tuple[float, int, Denied] | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Ledger:
+    """`reserve`, `settle` and `note` are for the event loop's thread. `run` flushes behind them until cancelled; then
+    `aclose`. `holder` names this worker's life and is never used again, so that a dead worker's leases are never taken
+    for a living one's. Raises proxy.dataplane.journal.Busy when another process uses it."""
+
+    def __init__(
+        self, store: BudgetStore, paths: Paths, holder: str, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.holder = holder
+        self.overspent_usd_nanos = 0
+        self.store_fault = ""
+        self._store = store
+        self._clock = clock
+        self._journal = Journal(paths.journal_dir, holder)
+        self._backlog: list[tuple[str, dict[str, Any]]] = []
+        self._leases: dict[Key, _Lease] = {}
+        self._open: dict[str, Opened] = {}
+        self._tallies: dict[Key, Tally] = {}
+        self._batches: dict[Key, dict[str, Any]] = {}
+        self._entries = 0
+        self._serial = 0
+        self._flushing = asyncio.Lock()
+        self._wake = asyncio.Event()
+
+    # --- the hot path -------------------------------------------------------------------------------------------
+
+    def reserve(
+        self, app: AppPolicy, usd_nanos: int, exchange_id: str, now_s: float
+    ) -> Reservation | Awaitable[Reservation]:
+        """A Reservation at once when the local lease covers it, else an awaitable that asks the store.
+
+        Denied budget_exceeded (with `retry_after_s`) or budget_unavailable, at once or from the awaitable.
+        """
+        if usd_nanos < 0:
+            raise ValueError("a reservation is not negative")
+        budget = app.budget or NO_BUDGET
+        at = periods(now_s, budget.time_zone)
+        key = (app.app, at.day, at.month)
+        if budget.daily_usd_nanos is None and budget.monthly_usd_nanos is None:
+            return self._grant(app, key, usd_nanos, exchange_id, held=False)
+        lease = self._leases.setdefault(key, _Lease())
+        lease.touched_s = now_s
+        if lease.available >= usd_nanos:
+            return self._take(app, key, lease, usd_nanos, exchange_id)
+        return self._acquire(app, budget, at, usd_nanos, exchange_id, now_s)
+
+    def settle(self, reservation: Reservation, usd_nanos: int, *, estimated: bool, metered: bool = True) -> None:
+        """Replaces the reservation by what was spent; the second time for one reservation does nothing.
+
+        The call itself is counted by `record_usage`; `metered` False: it will not be (the exchange broke off), so that
+        it is counted here. Never raises for a store or disk that is away.
+        """
+        opened = self._open.pop(reservation.id, None)
+        if opened is None:
+            return
+        spent, over = self._release(opened, max(usd_nanos, 0))
+        row = None if metered or not usd_nanos else opened.row(usd_nanos, estimated=estimated)
+        tally = self._tallies.setdefault(opened.key, Tally())
+        tally.spent += spent
+        tally.over += over
+        tally.add(row)
+        self._write("settle", {"id": reservation.id, "spent": spent, "over": over, "row": row})
+
+    def record_usage(
+        self, app: AppPolicy, exchange_id: str, usage: Usage, cost: Cost, *, saved: bool, now_s: float
+    ) -> None:
+        """Counts one call for the usage report. `saved`: a cache hit, `cost` is what it would have cost.
+
+        Never raises for a store or disk that is away. `exchange_id` stands in the journal only.
+        """
+        at = periods(now_s, (app.budget or NO_BUDGET).time_zone)
+        key = (app.app, at.day, at.month)
+        row = usage_row(app, at.day, usage, cost, saved=saved)
+        self._tallies.setdefault(key, Tally()).add(row)
+        self._write("note", {"id": exchange_id, "app": key[0], "day": key[1], "month": key[2], "row": row})
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    def _take(self, app: AppPolicy, key: Key, lease: _Lease, usd_nanos: int, exchange_id: str) -> Reservation:
+        reservation = self._grant(app, key, usd_nanos, exchange_id, held=True)
+        lease.available -= usd_nanos
+        lease.reserved += usd_nanos
+        return reservation
+
+    def _grant(self, app: AppPolicy, key: Key, usd_nanos: int, exchange_id: str, *, held: bool) -> Reservation:
+        """Journal first: what is not on disk could be spent and forgotten."""
+        self._serial += 1
+        opened = Opened(key, usd_nanos, held, app.owner, app.cost_center)
+        reservation = Reservation(f"{exchange_id}.{self._serial}", app.app, usd_nanos, key[1], key[2])
+        try:
+            self._drain_backlog()
+            self._journal.append("intent", **opened.line(reservation.id))
+        except OSError:
+            raise Denied("budget_unavailable", "the budget journal cannot be written", retry_after_s=5) from None
+        self._open[reservation.id] = opened
+        return reservation
+
+    def _release(self, opened: Opened, usd_nanos: int) -> tuple[int, int]:
+        """(spent from the lease, beyond it). What was reserved and not spent is available again."""
+        if not opened.held:
+            return 0, usd_nanos
+        lease = self._leases.setdefault(opened.key, _Lease())
+        lease.reserved -= opened.usd_nanos
+        lease.available += opened.usd_nanos
+        spent = min(usd_nanos, lease.available)
+        lease.available -= spent
+        self.overspent_usd_nanos += usd_nanos - spent
+        if lease.tight:
+            self._wake.set()
+        return spent, usd_nanos - spent
+
+    # --- asking the store ---------------------------------------------------------------------------------------
+
+    async def _acquire(
+        self, app: AppPolicy, budget: BudgetPolicy, at: Periods, usd_nanos: int, exchange_id: str, now_s: float
+    ) -> Reservation:
+        key = (app.app, at.day, at.month)
+        lease = self._leases.setdefault(key, _Lease())
+        async with lease.lock:
+            if lease.available >= usd_nanos:
+                return self._take(app, key, lease, usd_nanos, exchange_id)
+            denied = self._remembered(lease, usd_nanos, now_s) or await self._extend(
+                budget, at, key, lease, usd_nanos, now_s
+            )
+            if denied is None:
+                return self._take(app, key, lease, usd_nanos, exchange_id)
+        mode = budget.on_exceeded if denied.code == "budget_exceeded" else budget.on_unavailable
+        if mode == "deny":
+            raise denied
+        return self._grant(app, key, usd_nanos, exchange_id, held=False)
+
+    def _remembered(self, lease: _Lease, usd_nanos: int, now_s: float) -> Denied | None:
+        if lease.refusal is None:
+            return None
+        until_s, least, denied = lease.refusal
+        if now_s >= until_s or usd_nanos < least:
+            return None
+        return Denied(denied.code, denied.detail, where=denied.where, retry_after_s=denied.retry_after_s)
+
+    async def _extend(
+        self, budget: BudgetPolicy, at: Periods, key: Key, lease: _Lease, usd_nanos: int, now_s: float
+    ) -> Denied | None:
+        """Adds to the lease so that it covers `usd_nanos`, or says why not. What is available is set aside while the
+        store is asked, so that nobody takes it from under this request."""
+        aside, lease.available = lease.available, 0
+        need = usd_nanos - aside
+        try:
+            grant = await self._store.lease(
+                key[0],
+                day=at.day,
+                month=at.month,
+                want_usd_nanos=slice_usd_nanos(need, lease.left),
+                least_usd_nanos=need,
+                day_limit=budget.daily_usd_nanos,
+                month_limit=budget.monthly_usd_nanos,
+                holder=self.holder,
+            )
+            lease.available += grant.granted_usd_nanos
+            lease.left = least_left(grant.day_left_usd_nanos, grant.month_left_usd_nanos)
+            lease.tight = is_tight(usd_nanos, lease.left)
+            if grant.granted_usd_nanos >= need:
+                lease.refusal = None
+                return None
+            denied = await self._exceeded(budget, at, key[0], usd_nanos, now_s)
+        except StoreUnavailable as fault:
+            lease.repairs = REPAIR_ROUNDS
+            denied = Denied("budget_unavailable", str(fault), where=budget.at, retry_after_s=2)
+        except BaseException:
+            lease.repairs = REPAIR_ROUNDS
+            raise
+        finally:
+            lease.available += aside
+        lease.refusal = (now_s + REFUSAL_S, usd_nanos, denied)
+        return denied
+
+    async def _exceeded(self, budget: BudgetPolicy, at: Periods, app: str, usd_nanos: int, now_s: float) -> Denied:
+        found = shortage(
+            usd_nanos,
+            day_limit=budget.daily_usd_nanos,
+            month_limit=budget.monthly_usd_nanos,
+            day_spent=await self._store.spend(app, period=at.day),
+            month_spent=await self._store.spend(app, period=at.month),
+            at=at,
+            now_s=now_s,
+        )
+        rest = "requests in flight hold the rest" if found.held else f"{usd(found.spent_usd_nanos)} USD are spent"
+        detail = (
+            f"the {found.period} budget is {usd(found.limit_usd_nanos)} USD, {rest}, "
+            f"and this request may cost {usd(usd_nanos)} USD"
+        )
+        return Denied("budget_exceeded", detail, where=budget.at, retry_after_s=found.retry_after_s)
+
+    # --- behind the answer --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Flushes every quarter second, and at once when money is scarce, until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), FLUSH_S)
+            self._wake.clear()
+            try:
+                await self.flush(self._clock())
+                self.store_fault = ""
+            except StoreUnavailable as fault:
+                self.store_fault = str(fault)
+            except OSError as error:
+                self.store_fault = f"budget journal: {error.strerror}"
+
+    async def flush(self, now_s: float, *, closing: bool = False) -> None:
+        """Sends what was settled and gives back what is idle. Raises StoreUnavailable or OSError: nothing is lost, and
+        the next flush sends the same entries again, which count once."""
+        async with self._flushing:
+            self._drain_backlog()
+            for key in self._leases.keys() | self._tallies.keys() | self._batches.keys():
+                if key in self._batches:
+                    await self._send(key)
+                if self._seal(key, now_s, closing=closing):
+                    await self._send(key)
+                await self._repair(key)
+                self._forget(key, now_s)
+            self._compact()
+
+    async def aclose(self, now_s: float | None = None) -> None:
+        """Sends everything and returns all leases. What the store did not take, and reservations that are still open,
+        stay in the journal for `reconcile`."""
+        try:
+            await self.flush(self._clock() if now_s is None else now_s, closing=True)
+        except (StoreUnavailable, OSError):
+            self._journal.close(remove=False)
+            return
+        clean = not (self._open or self._batches or self._backlog or any(not t.empty for t in self._tallies.values()))
+        self._journal.close(remove=clean)
+
+    def _seal(self, key: Key, now_s: float, *, closing: bool) -> bool:
+        """Makes a batch of what is due for `key`, in the journal first. False when nothing is due."""
+        tally, lease = self._tallies.get(key, Tally()), self._leases.get(key)
+        returned = 0
+        if lease is not None and not lease.lock.locked():
+            due = closing or lease.tight or now_s - lease.touched_s > IDLE_S
+            returned = lease.available if due else 0
+        if tally.empty and not returned:
+            return False
+        self._entries += 1
+        batch = {
+            "entry": f"{self.holder}.{self._entries}",
+            "app": key[0],
+            "day": key[1],
+            "month": key[2],
+            "spent": tally.spent,
+            "over": tally.over,
+            "returned": returned,
+            "rows": list(tally.rows.values()),
+        }
+        self._journal.append("batch", **batch)
+        if lease is not None:
+            lease.available -= returned
+        self._tallies.pop(key, None)
+        self._batches[key] = batch
+        return True
+
+    async def _send(self, key: Key) -> None:
+        batch = self._batches[key]
+        await send_batch(self._store, self.holder, batch)
+        del self._batches[key]
+        self._write("done", {"entry": batch["entry"]})
+
+    async def _repair(self, key: Key) -> None:
+        """After a lost answer the store may hold more for us than we know (the grant was applied) or less (it lost its
+        memory); both are put right."""
+        lease = self._leases.get(key)
+        if lease is None or not lease.repairs or lease.lock.locked():
+            return
+        async with lease.lock:
+            held = (await self._store.leased_by(self.holder)).get(key, 0)
+            known = lease.available + lease.reserved + self._tallies.get(key, Tally()).spent
+            if held > known:
+                self._entries += 1
+                surplus = {"spent": 0, "over": 0, "returned": held - known, "rows": []}
+                identity = {"entry": f"{self.holder}.{self._entries}", "app": key[0], "day": key[1], "month": key[2]}
+                await send_batch(self._store, self.holder, identity | surplus)
+            lease.available -= min(lease.available, max(known - held, 0))
+            lease.repairs -= 1
+
+    def _forget(self, key: Key, now_s: float) -> None:
+        lease = self._leases.get(key)
+        if lease is None or lease.available or lease.reserved or lease.repairs or lease.lock.locked():
+            return
+        if now_s - lease.touched_s > IDLE_S and key not in self._tallies and key not in self._batches:
+            del self._leases[key]
+
+    # --- journal ------------------------------------------------------------------------------------------------
+
+    def _write(self, kind: str, facts: dict[str, Any]) -> None:
+        """Keeps the order also when the disk is full: a batch line speaks for all lines before it."""
+        self._backlog.append((kind, facts))
+        with contextlib.suppress(OSError):
+            self._drain_backlog()
+
+    def _drain_backlog(self) -> None:
+        while self._backlog:
+            kind, facts = self._backlog[0]
+            self._journal.append(kind, **facts)
+            del self._backlog[0]
+
+    def _compact(self) -> None:
+        if not self._journal.wants_compaction:
+            return
+        lines: list[tuple[str, Mapping[str, Any]]] = [("batch", batch) for batch in self._batches.values()]
+        lines += [("intent", opened.line(name)) for name, opened in self._open.items()]
+        for (app, day, month), tally in self._tallies.items():
+            facts = {"app": app, "day": day, "month": month, "spent": tally.spent, "over": tally.over}
+            lines.append(("tally", facts | {"rows": list(tally.rows.values())}))
+        self._journal.rewrite(lines)
+        self._backlog.clear()

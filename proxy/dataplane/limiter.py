@@ -1,0 +1,224 @@
+"""Requests per minute and open connections per app, counted over all workers of this machine.
+
+One file, mapped by every worker: a directory of apps (by hash) and one region per worker. A worker writes only its own
+region, so nothing is locked on the hot path; everybody sums over the regions. A region belongs to whoever holds the
+lock on its slot, and the kernel drops that lock when its owner dies: a crash frees the worker's connections.
+
+A region's record per app, in unsigned 64-bit words: open connections, the last second counted, and a ring of counts
+per second. The window is the last 60 seconds, the oldest second weighted by the part of it that is still inside.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from proxy.config.snapshot import AppPolicy
+from proxy.errors import Denied
+from proxy.paths import Paths
+
+WINDOW_S: Final = 60
+SLOTS: Final = 64
+APPS: Final = 1024
+_RING: Final = 64
+_OPEN, _LAST, _COUNTS = 0, 1, 2
+_RECORD: Final = _COUNTS + _RING
+_REGION: Final = APPS * _RECORD
+_WORD: Final = 8
+_SIZE_BYTES: Final = (APPS + SLOTS * _REGION) * _WORD
+# Two descriptors and some 30 KB per proxied connection: 16,000 are half a gigabyte per machine.
+MAX_CONNECTIONS: Final = 16_000
+# The last part of the room is for apps that have few connections, so that one app cannot shut out all others.
+RESERVE_PART: Final = 10
+FEW_CONNECTIONS: Final = 8
+
+
+class Limiter:
+    """For one worker and its event loop's thread. Raises OSError when the file cannot be mapped.
+
+    `max_connections` is for the machine, over all apps.
+    """
+
+    def __init__(self, paths: Paths, *, max_connections: int = MAX_CONNECTIONS) -> None:
+        self._max_connections = max_connections
+        self._locks_dir = paths.limits_file.with_suffix(".slots")
+        self._locks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._fd = os.open(paths.limits_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if os.fstat(self._fd).st_size < _SIZE_BYTES:
+            os.ftruncate(self._fd, _SIZE_BYTES)
+        self._map = mmap.mmap(self._fd, _SIZE_BYTES)
+        self._words = memoryview(self._map).cast("Q")
+        self._indexes: dict[str, int] = {}
+        self._slot, self._slot_fd = self._claim()
+        self._clear(self._slot)
+
+    def admit_request(self, app: AppPolicy, now_s: float) -> None:
+        """Counts one request. Denied rate_limited with `retry_after_s` when the app has used up its minute."""
+        limit = app.limits.requests_per_minute
+        if limit is None:
+            return
+        index = self._index(app.app)
+        used = sum(self._window(slot, index, now_s) for slot in range(SLOTS))
+        if used >= limit:
+            raise Denied(
+                "rate_limited",
+                f"{limit} requests per minute are allowed and have been used",
+                where=app.at,
+                retry_after_s=self._retry_after_s(index, limit, now_s),
+            )
+        self._count(index, int(now_s))
+
+    def open_connection(self, app: AppPolicy) -> None:
+        """Counts one connection; pair it with `close_connection`. Denied rate_limited (the app's own limit) or
+        overloaded (the machine's)."""
+        index = self._index(app.app)
+        mine, everyone = self._connections(index)
+        limit = app.limits.connections
+        if self._refused(mine, everyone, limit):
+            # Before anybody is turned away, connections of workers that died are taken off.
+            self._sweep()
+            mine, everyone = self._connections(index)
+        if limit is not None and mine >= limit:
+            raise Denied(
+                "rate_limited",
+                f"{limit} connections at a time are allowed and are open",
+                where=app.at,
+                remedy="Close idle connections, or ask the admin to raise `limits.connections`.",
+                retry_after_s=1,
+            )
+        if self._refused(mine, everyone, None):
+            raise Denied("overloaded", f"{everyone} connections are open on this machine", retry_after_s=1)
+        self._words[self._record(self._slot, index) + _OPEN] += 1
+
+    def close_connection(self, app: str) -> None:
+        """The end of a connection that `open_connection` let in."""
+        at = self._record(self._slot, self._index(app)) + _OPEN
+        if self._words[at]:
+            self._words[at] -= 1
+
+    def connections(self, app: str) -> int:
+        """Open connections of an app on this machine."""
+        return self._connections(self._index(app))[0]
+
+    def close(self) -> None:
+        """Gives the slot back."""
+        self._clear(self._slot)
+        self._words.release()
+        self._map.close()
+        os.close(self._fd)
+        os.close(self._slot_fd)
+
+    def _refused(self, mine: int, everyone: int, limit: int | None) -> bool:
+        if limit is not None and mine >= limit:
+            return True
+        if mine < FEW_CONNECTIONS:
+            return everyone >= self._max_connections
+        return everyone >= self._max_connections - self._max_connections // RESERVE_PART
+
+    # --- the map ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _record(slot: int, index: int) -> int:
+        return APPS + slot * _REGION + index * _RECORD
+
+    def _connections(self, index: int) -> tuple[int, int]:
+        words = self._words
+        mine = sum(words[self._record(slot, index) + _OPEN] for slot in range(SLOTS))
+        everyone = sum(sum(words[start : start + _REGION : _RECORD]) for start in range(APPS, len(words), _REGION))
+        return mine, everyone
+
+    def _window(self, slot: int, index: int, now_s: float) -> int:
+        """Requests of one worker in the last minute."""
+        at = self._record(slot, index)
+        last = self._words[at + _LAST]
+        second = int(now_s)
+        oldest = second - WINDOW_S
+        if last < oldest or not last:
+            return 0
+        ring = self._words[at + _COUNTS : at + _COUNTS + _RING]
+        newest = min(last, second)
+        total = sum(ring[n % _RING] for n in range(oldest + 1, newest + 1))
+        return total + int(ring[oldest % _RING] * (1 - (now_s - second)))
+
+    def _count(self, index: int, second: int) -> None:
+        at = self._record(self._slot, index)
+        words = self._words
+        last = words[at + _LAST]
+        if second > last:
+            for skipped in range(max(last + 1, second - _RING + 1), second + 1):
+                words[at + _COUNTS + skipped % _RING] = 0
+            words[at + _LAST] = second
+        words[at + _COUNTS + min(second, max(last, second)) % _RING] += 1
+
+    def _retry_after_s(self, index: int, limit: int, now_s: float) -> int:
+        for wait_s in range(1, WINDOW_S):
+            if sum(self._window(slot, index, now_s + wait_s) for slot in range(SLOTS)) < limit:
+                return wait_s
+        return WINDOW_S
+
+    def _index(self, app: str) -> int:
+        found = self._indexes.get(app)
+        if found is None:
+            found = self._indexes[app] = self._register(app)
+        return found
+
+    def _register(self, app: str) -> int:
+        """The app's place in the shared directory. Names are hashed; two that share a place share their limits, which
+        is the safe side, and needs 2^64 names."""
+        name = int.from_bytes(hashlib.sha256(app.encode()).digest()[:_WORD]) | 1
+        with self._directory_lock():
+            for step in range(APPS):
+                place = (name + step) % APPS
+                if self._words[place] in (0, name):
+                    self._words[place] = name
+                    return place
+        raise Denied("overloaded", f"more than {APPS} apps have sent traffic since the limits file was made")
+
+    @contextlib.contextmanager
+    def _directory_lock(self) -> Iterator[None]:
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    # --- slots --------------------------------------------------------------------------------------------------
+
+    def _claim(self) -> tuple[int, int]:
+        for slot in range(SLOTS):
+            fd = self._try_lock(slot)
+            if fd is not None:
+                return slot, fd
+        raise OSError(f"more than {SLOTS} workers share {self._locks_dir}")
+
+    def _try_lock(self, slot: int) -> int | None:
+        fd = os.open(self._lock_path(slot), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return fd
+
+    def _lock_path(self, slot: int) -> Path:
+        return self._locks_dir / str(slot)
+
+    def _sweep(self) -> None:
+        """Clears the connections of slots that nobody holds."""
+        for slot in range(SLOTS):
+            start = self._record(slot, 0)
+            if slot == self._slot or not any(self._words[start : start + _REGION : _RECORD]):
+                continue
+            fd = self._try_lock(slot)
+            if fd is not None:
+                self._clear(slot)
+                os.close(fd)
+
+    def _clear(self, slot: int) -> None:
+        """Open connections only: requests of the last minute were made, whoever made them."""
+        for index in range(APPS):
+            self._words[self._record(slot, index) + _OPEN] = 0

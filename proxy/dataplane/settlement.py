@@ -1,0 +1,98 @@
+"""What a ledger sends: batches of spend and returned leases, and usage rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.config.snapshot import AppPolicy
+from proxy.dataplane.journal import Key, Row
+from proxy.model import Cost, Usage
+from proxy.stores.ports import BudgetStore
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A reservation that is not settled. `held`: a lease covers it."""
+
+    key: Key
+    usd_nanos: int
+    held: bool
+    owner: str
+    cost_center: str
+
+    def row(self, usd_nanos: int, *, estimated: bool) -> Row:
+        """A usage row of a call whose tokens nobody saw."""
+        return unseen_row(self.line(""), usd_nanos, estimated=estimated)
+
+    def line(self, reservation_id: str) -> dict[str, Any]:
+        """The journal's `intent` line."""
+        app, day, month = self.key
+        return {
+            "id": reservation_id,
+            "app": app,
+            "day": day,
+            "month": month,
+            "usd": self.usd_nanos,
+            "held": self.held,
+            "owner": self.owner,
+            "cost_center": self.cost_center,
+        }
+
+
+async def send_batch(store: BudgetStore, holder: str, batch: Mapping[str, Any]) -> None:
+    """Applies one batch; sending it again changes nothing. Raises StoreUnavailable."""
+    app, day, month, entry = batch["app"], batch["day"], batch["month"], batch["entry"]
+    if batch["spent"] or batch["returned"]:
+        await store.settle(
+            app,
+            day=day,
+            month=month,
+            spent_usd_nanos=batch["spent"],
+            returned_usd_nanos=batch["returned"],
+            holder=holder,
+            entry_id=entry,
+        )
+    if batch["over"]:
+        await store.settle(
+            app,
+            day=day,
+            month=month,
+            spent_usd_nanos=batch["over"],
+            returned_usd_nanos=0,
+            holder=f"{holder}/over",
+            entry_id=f"{entry}.over",
+        )
+    if batch["rows"]:
+        await store.add_usage([{**row, "id": f"{entry}.{index}"} for index, row in enumerate(batch["rows"])])
+
+
+def unseen_row(intent: Mapping[str, Any], usd_nanos: int, *, estimated: bool) -> Row:
+    """The row of a call that an `intent` line announced and whose answer was not metered."""
+    labels = {name: intent[name] for name in ("day", "app", "owner", "cost_center")}
+    return labels | {"requests": 1, "cost_usd_nanos": usd_nanos, "estimated": int(estimated)}
+
+
+def usage_row(app: AppPolicy, day: str, usage: Usage, cost: Cost, *, saved: bool) -> Row:
+    """One call. A cache hit's tokens were not used again: only its request and what it saved are counted, so that the
+    sums compare with the providers' bills."""
+    row: Row = {
+        "day": day,
+        "app": app.app,
+        "owner": app.owner,
+        "cost_center": app.cost_center,
+        "provider": usage.provider,
+        "model": usage.response_model or usage.request_model,
+        "requests": 1,
+    }
+    if saved:
+        return row | {"cache_hits": 1, "saved_usd_nanos": cost.usd_nanos}
+    return row | {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "cost_usd_nanos": cost.usd_nanos,
+        "estimated": int(usage.estimated),
+        "unpriced": int(not cost.priced),
+    }
