@@ -9,7 +9,7 @@ a head that is kept elsewhere: the supervisor's chain keeps one for each writer.
 import hmac
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import Denied
-from proxy.keys.ca import DAY_S, LEAF_LIFETIME_S, Authority, CertificateAuthority, leaf_key_usage
+from proxy.keys.authority import DAY_S, LEAF_LIFETIME_S, Authority, CertificateAuthority, leaf_key_usage
 
 if TYPE_CHECKING:
     from cryptography import x509

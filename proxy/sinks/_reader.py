@@ -9,7 +9,7 @@ from typing import Any
 
 from proxy.audit import MAX_LINE_BYTES
 from proxy.audit_chain import Head, Record, Segment, read_record, segment_key, split_lines
-from proxy.sinks.file import open_directory, read_segment, segment_name, segment_numbers
+from proxy.sinks.file import open_directory, read_segment, segment_name, segment_numbers, writers
 
 
 def segments(directory: Path, writer: str) -> list[Segment]:
@@ -30,10 +30,10 @@ def segments(directory: Path, writer: str) -> list[Segment]:
         os.close(fd)
 
 
-def _read(path: Path, number: int) -> bytes:
+def _read(path: Path, number: int, start: int = 0) -> bytes:
     fd = open_directory(path, create=False)
     try:
-        return read_segment(fd, number)
+        return read_segment(fd, number, start=start)
     finally:
         os.close(fd)
 
@@ -82,10 +82,49 @@ def _note_open(open_ids: dict[str, None], fields: Mapping[str, Any]) -> None:
         open_ids.update(dict.fromkeys(fields.get("open_ids", ())))
 
 
-def newest_first(directory: Path, writer: str, keys: Mapping[str, bytes]) -> Iterator[Record]:
-    """Genuine records of one writer, newest first. Damaged lines are left out: `verify` is what names them."""
+def newest_first(
+    directory: Path, writer: str, keys: Mapping[str, bytes], *, since_s: float = 0.0, having: bytes = b""
+) -> Iterator[Record]:
+    """Genuine records of one writer, newest first, back to files last written before `since_s`.
+
+    `having`: only lines with these bytes, which spares the check of all others. Damaged lines are left out: `verify`
+    is what names them.
+    """
     for segment in reversed(segments(directory, writer)):
+        if (directory / segment.name).stat().st_mtime < since_s:
+            return
         key = segment_key(segment.first, keys)
-        if key is not None:
-            lines = list(split_lines(segment.name, segment.read()))
-            yield from (record for line in reversed(lines) if (record := read_record(line, key)) is not None)
+        if key is None:
+            continue
+        for line in reversed(list(split_lines(segment.name, segment.read()))):
+            record = read_record(line, key) if having in line.data else None
+            if record is not None:
+                yield record
+
+
+class Follower:
+    """Hands out the genuine records that were added to a directory since the last call; starts at its present end."""
+
+    def __init__(self, directory: Path, keys: Mapping[str, bytes]) -> None:
+        self._directory = directory
+        self._keys = keys
+        self._offsets = {name: (directory / name).stat().st_size for name in self._names()}
+
+    def _names(self) -> list[str]:
+        return [segment.name for writer in writers(self._directory) for segment in segments(self._directory, writer)]
+
+    def poll(self) -> Iterator[Record]:
+        """New records, whole lines only."""
+        for writer in writers(self._directory):
+            for segment in segments(self._directory, writer):
+                yield from self._new_in(segment, self._directory / writer)
+
+    def _new_in(self, segment: Segment, path: Path) -> Iterator[Record]:
+        key = segment_key(segment.first, self._keys)
+        if key is None:
+            return
+        start = self._offsets.get(segment.name, 0)
+        data = _read(path, segment.number, start)
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offsets[segment.name] = start + len(whole)
+        yield from (record for line in split_lines(segment.name, whole) if (record := read_record(line, key)))

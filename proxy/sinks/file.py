@@ -146,8 +146,8 @@ def segment_numbers(directory_fd: int) -> list[int]:
     return sorted(int(match[1]) for name in os.listdir(directory_fd) if (match := _SEGMENT.fullmatch(name)))
 
 
-def read_segment(directory_fd: int, number: int, *, limit_bytes: int | None = None) -> bytes:
-    """The bytes of a segment (at most `limit_bytes`). A link or another's file is refused: UnsafeAuditFile."""
+def read_segment(directory_fd: int, number: int, *, start: int = 0, limit_bytes: int | None = None) -> bytes:
+    """The bytes of a segment from `start` (at most `limit_bytes`). A link is refused: UnsafeAuditFile."""
     name = segment_name(number)
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory_fd)
@@ -156,6 +156,7 @@ def read_segment(directory_fd: int, number: int, *, limit_bytes: int | None = No
             raise UnsafeAuditFile(f"{name} is a link") from error
         raise
     with os.fdopen(fd, "rb") as file:
+        file.seek(start)
         return file.read() if limit_bytes is None else file.read(limit_bytes)
 
 

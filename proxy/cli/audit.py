@@ -1,0 +1,164 @@
+"""`egress audit verify|show|tail`: the tamper-evident trail."""
+
+import argparse
+import heapq
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from proxy.audit_chain import SUPERVISOR, ChainReport, Head, Problem, Vouched, check_heads, verify_chain
+from proxy.cli import CliError, Verb
+from proxy.cli._keys import parse_duration
+from proxy.cli._out import show
+from proxy.cli._trail import audit_directory, chain_keys, line, records, time_of
+from proxy.sinks._reader import Follower, segments
+from proxy.sinks.file import UnsafeAuditFile, writers
+
+_FILTERS = ("app", "outcome", "code", "id")
+_POLL_S = 0.3
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dir", type=Path, help="audit directory (default: the one in the state directory)")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    verify = actions.add_parser("verify", help="check every chain, offline; exit 1 and the first bad record if any")
+    verify.add_argument(
+        "--head",
+        action="append",
+        default=[],
+        metavar="WRITER:SEQ:MAC",
+        help="a head kept elsewhere that must stand in the trail (repeatable); `verify --json` prints the present ones",
+    )
+    for name, text in (("show", "print records"), ("tail", "print records and wait for more")):
+        action = actions.add_parser(name, help=text)
+        for each in _FILTERS:
+            action.add_argument(f"--{each}", help=f"only records with this {each}")
+        action.add_argument("--last", type=int, default=20, metavar="N", help="how many (default: 20)")
+        action.add_argument("--since", metavar="DURATION", help="not older than this, like 2h or 7d")
+        action.add_argument("--events", action="store_true", help="the trail's remarks about itself, too")
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        return {"verify": _verify, "show": _show, "tail": _tail}[args.action](args)
+    except UnsafeAuditFile as error:
+        raise CliError("the audit trail is not safe to read", str(audit_directory(args)), str(error)) from None
+
+
+# --- verify -----------------------------------------------------------------------------------------------------
+
+
+def _kept_heads(texts: Sequence[str]) -> dict[str, dict[int, str]]:
+    kept: dict[str, dict[int, str]] = {}
+    for text in texts:
+        writer, _, rest = text.rpartition(":")[0].rpartition(":")
+        mac = text.rpartition(":")[2]
+        if not writer or not rest.isdigit() or len(mac) != 64:
+            raise CliError(
+                f"{text!r} is not a head", "--head", "write WRITER:SEQ:MAC as `audit verify --json` prints it"
+            )
+        kept.setdefault(writer, {})[int(rest)] = mac
+    return kept
+
+
+def verify_directory(
+    directory: Path, keys: Mapping[str, bytes], kept: Mapping[str, Mapping[int, str]]
+) -> tuple[list[ChainReport], list[Problem]]:
+    """Checks all chains of an audit directory against each other and against `kept` heads (writer -> seq -> MAC)."""
+    present = writers(directory)
+    reports: list[ChainReport] = []
+    told: dict[str, Vouched] = {}
+    # The supervisor's chain first: on a running system the others only grow meanwhile, so no head can seem cut off.
+    if SUPERVISOR in present:
+        want = frozenset(kept.get(SUPERVISOR, {}))
+        reports.append(verify_chain(SUPERVISOR, segments(directory, SUPERVISOR), keys, want=want))
+        told = reports[0].told
+    for writer, heads in kept.items():
+        told.setdefault(writer, Vouched()).heads.update(heads)
+    for writer in present:
+        if writer != SUPERVISOR:
+            want = frozenset(told[writer].heads) if writer in told else frozenset()
+            reports.append(verify_chain(writer, segments(directory, writer), keys, want=want))
+    return reports, list(_problems(reports, told, present))
+
+
+def _problems(reports: Sequence[ChainReport], told: Mapping[str, Vouched], present: Sequence[str]) -> Iterator[Problem]:
+    for report in reports:
+        found = report.problem or (check_heads(report, told[report.writer]) if report.writer in told else None)
+        if found is not None:
+            yield found
+    for writer, vouched in told.items():
+        if writer not in present and any(vouched.heads):
+            yield Problem(writer, "the supervisor saw this chain, and it is gone")
+    if present and SUPERVISOR not in present:
+        yield Problem(SUPERVISOR, "the supervisor's chain is gone, so records cut off the end of others cannot be seen")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    directory = audit_directory(args)
+    reports, problems = verify_directory(directory, chain_keys(args), _kept_heads(args.head))
+    value = {
+        "ok": not problems,
+        "problems": [{"where": each.where, "what": each.what} for each in problems],
+        "chains": [_chain_facts(report) for report in reports],
+    }
+    total = sum(report.records for report in reports)
+    lines = [f"BAD  {each.where}: {each.what}" for each in problems]
+    lines += [f"note {note}" for report in reports for note in report.notes]
+    lines.append(f"{'OK' if not problems else 'NOT OK'}: {total} records in {len(reports)} chains, {directory}")
+    show(args, value, "\n".join(lines))
+    return 1 if problems else 0
+
+
+def _chain_facts(report: ChainReport) -> dict[str, Any]:
+    head: Head = report.head
+    return {
+        "writer": report.writer,
+        "records": report.records,
+        "head": f"{report.writer}:{head.seq}:{head.mac}",
+        "notes": report.notes,
+        "still_open": len(report.opened),
+    }
+
+
+# --- show, tail -------------------------------------------------------------------------------------------------
+
+
+def _wanted(args: argparse.Namespace, fields: Mapping[str, Any]) -> bool:
+    if fields.get("kind") == "event" and not args.events:
+        return False
+    return all(getattr(args, name) in (None, str(fields.get(name))) for name in _FILTERS)
+
+
+def _print(args: argparse.Namespace, fields: Mapping[str, Any]) -> None:
+    print(json.dumps(fields) if args.json else line(fields), flush=True)
+
+
+def _newest(args: argparse.Namespace) -> list[Mapping[str, Any]]:
+    since_s = time.time() - parse_duration(args.since) if args.since else 0.0
+    # A filter that must occur in the line spares the check of every other record.
+    needle = next((f'"{getattr(args, name)}"'.encode() for name in _FILTERS if getattr(args, name)), b"")
+    found = (fields for fields in records(args, since_s=since_s, having=needle) if _wanted(args, fields))
+    recent = (fields for fields in found if time_of(fields) >= since_s)
+    return heapq.nlargest(max(0, args.last), recent, key=lambda fields: (str(fields["time"]), fields["seq"]))[::-1]
+
+
+def _show(args: argparse.Namespace) -> int:
+    for fields in _newest(args):
+        _print(args, fields)
+    return 0
+
+
+def _tail(args: argparse.Namespace) -> int:
+    follower = Follower(audit_directory(args), chain_keys(args))
+    _show(args)
+    while True:
+        time.sleep(_POLL_S)
+        for record in follower.poll():
+            if _wanted(args, record.fields):
+                _print(args, record.fields)
+
+
+VERB = Verb("audit", "verify and show the tamper-evident trail", _configure, _run)

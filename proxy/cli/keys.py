@@ -1,0 +1,81 @@
+"""`egress keys show|rotate|retire`: the root secret's generations. Secrets are never printed."""
+
+import argparse
+import fcntl
+import os
+import time
+
+from proxy.cli import CliError, Verb
+from proxy.cli._keys import day, load_ca, load_root
+from proxy.cli._out import show, table
+from proxy.keys.root import RootKey
+
+_MEANING = {
+    "active": "makes new keys",
+    "accepted": "tokens and manifests made with it still count",
+    "archived": "checks old audit records only",
+}
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("show", help="key ids, states and dates")
+    actions.add_parser("rotate", help="make a new root secret; the one before it stays accepted")
+    retire = actions.add_parser("retire", help="end an earlier key: its tokens and manifests count no longer")
+    retire.add_argument("key_id", metavar="ID")
+
+
+def _run(args: argparse.Namespace) -> int:
+    return {"show": _show, "rotate": _rotate, "retire": _retire}[args.action](args)
+
+
+def _print(args: argparse.Namespace, root: RootKey, headline: str = "") -> int:
+    rows = [{"id": g.id, "state": g.state, "created_s": g.created_s} for g in root.generations]
+    cells = [(g.id, g.state, day(g.created_s) if g.created_s else "-", _MEANING[g.state]) for g in root.generations]
+    text = table(("ID", "STATE", "CREATED", "MEANING"), cells)
+    show(args, rows, f"{headline}\n{text}" if headline else text)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    return _print(args, load_root(args.paths))
+
+
+class _Exclusive:
+    """Two rotations at once would lose one of the secrets."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._path = args.paths.root_key.parent
+
+    def __enter__(self) -> None:
+        self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def _rotate(args: argparse.Namespace) -> int:
+    load_root(args.paths)
+    with _Exclusive(args):
+        root = load_root(args.paths).rotated(time.time())
+        ca = load_ca(args.paths) if args.paths.ca_dir.exists() else None
+        # The file first: a crash in between leaves CA keys that the accepted generation still opens.
+        root.save(args.paths.root_key)
+        if ca is not None:
+            ca.reencrypt(root)
+    return _print(args, root, f"the root key is now {root.id}; restart the proxy, on every machine of the installation")
+
+
+def _retire(args: argparse.Namespace) -> int:
+    load_root(args.paths)
+    with _Exclusive(args):
+        try:
+            root = load_root(args.paths).retired(args.key_id)
+        except ValueError as error:
+            raise CliError(str(error), "ID", "`egress keys show` lists the ids") from None
+        root.save(args.paths.root_key)
+    return _print(args, root, f"{args.key_id} is archived; restart the proxy")
+
+
+VERB = Verb("keys", "show and rotate the root secret", _configure, _run)
