@@ -160,6 +160,9 @@ def _explain(error: Exception) -> CliError:
             "store",
             "start the proxy (`make run`) or give the right `--store URL`",
         )
+    if type(error).__name__ == "ConfigErrors":
+        place = str(error).partition(": ")[0]
+        return CliError(f"{error}\n{error.args[0]}", place, "mend them; `egress check` lists them again")
     if all(isinstance(getattr(error, part, None), str) for part in ("what", "where", "fix")):
         parts = {part: str(getattr(error, part)) for part in ("what", "where", "fix")}
         return CliError(parts["what"], parts["where"], parts["fix"])

@@ -125,7 +125,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
             deadline_s=INSPECT_DEADLINE_S,
         ),
         cache=cache,
-        ledger=Ledger(store.budget, paths, holder=start["id"]),
+        ledger=Ledger(store.budget, paths.journal_dir, start["id"]),
         limiter=Limiter(paths),
         audit=open_writer(paths, root, start["id"]),
         counters=counters,

@@ -11,9 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
-from proxy.errors import Denied
 from proxy.paths import private_dir
-from proxy.stores.ports import StoreUnavailable
 from proxy.supervisor import admin, boot, http
 from proxy.supervisor.child import Child, module_command
 from proxy.supervisor.metrics import Totals, make_registry, render
@@ -232,7 +230,7 @@ class Supervisor:
         try:
             await asyncio.to_thread(self.trail.worker_ended, worker_id)
             await self.policy.reconcile(worker_id)
-        except (Denied, StoreUnavailable, OSError) as fault:
+        except Exception as fault:  # noqa: BLE001 - the mark stays, so the next start or death tries again
             _LOG.warning("books of %s stay open: %s", worker_id, type(fault).__name__)
         else:
             (self.paths.living_dir / worker_id).unlink(missing_ok=True)

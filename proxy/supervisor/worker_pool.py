@@ -15,6 +15,9 @@ from proxy.supervisor.child import Backoff, child_environment, module_command, s
 READY_DEADLINE_S: Final = 60.0
 """Importing mitmproxy and loading the policy takes 2 to 5 s on a busy core; a worker that needs longer is broken."""
 
+GOODBYE_S: Final = 2.0
+"""From the end of a worker's channel to the end of its process: it closes its stores and its audit file."""
+
 type Message = dict[str, Any]
 
 
@@ -155,7 +158,9 @@ class WorkerPool:
                 self._events.worker_said(worker, message)
         # A worker whose channel broke can no longer be told of a kill: it must not serve on.
         worker.channel.close()
-        await stop(worker.process, grace_s=2.0)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(worker.process.wait(), GOODBYE_S)
+        await stop(worker.process, grace_s=GOODBYE_S)
         code = await worker.process.wait()
         self.living.discard(worker)
         worker.ended.set()
