@@ -93,8 +93,8 @@ def speed_ms(engine: Engine, rows: Sequence[Mapping[str, Any]]) -> dict[str, flo
 
 
 def secrets_recall(engine: Engine, folder: Path) -> dict[str, float]:
-    generic = ("Password", "Token", "Key", "Secret", "Auth", "Salt", "Nonce", "API", "Credential", "CMD", "CURL", "UUID",
-               "URL Credentials", "Basic Authorization", "PEM Private Key")  # fmt: skip
+    generic = ("Password", "Token", "Key", "Secret", "Auth", "Salt", "Nonce", "API", "Credential", "CMD", "CURL",
+               "UUID", "URL Credentials", "Basic Authorization", "PEM Private Key")  # fmt: skip
     seen: dict[str, list[bool]] = defaultdict(list)
     for name, wanted in json.loads((folder / "findings.json").read_text()).items():
         text = (folder / "samples" / name).read_bytes().decode("utf-8", "replace")

@@ -68,7 +68,7 @@ class Bench:
     judge: Judge
     small: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "inspect-small"))
     large: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "inspect-large"))
-    works: set[int] = field(default_factory=set)
+    works: dict[int, asyncio.Future[list[bytes]]] = field(default_factory=dict)
     running: dict[int, _Work] = field(default_factory=dict)
     queued_bytes: int = 0
 
@@ -79,12 +79,12 @@ class Bench:
         """Answers through `reply` on the event loop, unless the work is cancelled by then."""
         loop = asyncio.get_running_loop()
         token, size = id(work), len(work.job.body)
-        self.works.add(token)
         self.queued_bytes += size
         future = loop.run_in_executor(self.large if size > LARGE_BYTES else self.small, self._do, work)
+        self.works[token] = future
 
         def done(answer: asyncio.Future[list[bytes]]) -> None:
-            self.works.discard(token)
+            self.works.pop(token, None)
             self.queued_bytes -= size
             if not answer.cancelled() and not work.cancelled:
                 reply(answer.result())
@@ -105,6 +105,13 @@ class Bench:
             return _error(work.job_id, "failed")
         finally:
             self.running.pop(id(work), None)
+
+    async def finish(self, grace_s: float) -> None:
+        """Lets jobs in hand answer for a moment; the threads cannot be stopped, so the process ends without them."""
+        if self.works:
+            await asyncio.wait(self.works.values(), timeout=grace_s)
+        self.small.shutdown(wait=False, cancel_futures=True)
+        self.large.shutdown(wait=False, cancel_futures=True)
 
     def overdue(self, now_s: float) -> bool:
         """True when a job runs far past what its client waits for."""
@@ -271,17 +278,8 @@ async def serve(path: str, judge: Judge, parent: int) -> None:
     faulthandler.cancel_dump_traceback_later()
     server.close()
     with contextlib.suppress(FileNotFoundError):
-        Path(path).unlink()
-    await _finish(bench)
-
-
-async def _finish(bench: Bench) -> None:
-    """Lets running jobs answer for a moment; the threads cannot be stopped, so the process ends without them."""
-    end_s = time.monotonic() + STOP_GRACE_S
-    while bench.works and time.monotonic() < end_s:
-        await asyncio.sleep(0.01)
-    bench.small.shutdown(wait=False, cancel_futures=True)
-    bench.large.shutdown(wait=False, cancel_futures=True)
+        os.unlink(path)  # noqa: PTH108 - one local call at the very end
+    await bench.finish(STOP_GRACE_S)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -92,7 +92,7 @@ def _frame(data: memoryview, head_bytes: int, total: int) -> Frame:
 
 
 def _dumps(value: Mapping[str, Any]) -> bytes:
-    """Lone surrogates, which JSON texts may hold, are refused by x, which JSON texts may hold; the standard library escapes them."""
+    """JSON texts may hold lone surrogates: orjson refuses them, the standard library escapes them."""
     try:
         return orjson.dumps(value)
     except TypeError:

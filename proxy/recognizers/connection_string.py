@@ -16,7 +16,8 @@ _PAIR: Final = re.compile(
     re.IGNORECASE,
 )
 _KIND: Final = re.compile(
-    r"(?<![A-Za-z])(?:server|data source|host|hostname|database|initial catalog|dbname|user id|uid|endpoint|accountname|dsn|jdbc:\w+)\s{0,2}[=:]",
+    r"(?<![A-Za-z])(?:server|data source|host|hostname|database|initial catalog|dbname|user id|uid|"
+    r"endpoint|accountname|dsn|jdbc:\w+)\s{0,2}[=:]",
     re.IGNORECASE,
 )
 _WINDOW_CHARS: Final = 256

@@ -70,10 +70,10 @@ def _find(text: str) -> Iterator[Finding]:
             if _known(match[1]) and not (text[start : at.start()] == "git" and text[end : end + 1] in {":", "/"}):
                 yield Finding("EMAIL_ADDRESS", start, end, SURE, "email_address")
         elif len(at[0]) > 1 or _BRACKET_DOT.search(domain[:80]):
-            yield from _spelled(text, start, begin, domain)
+            yield from _spelled(start, begin, domain)
 
 
-def _spelled(text: str, start: int, begin: int, domain: str) -> Iterator[Finding]:
+def _spelled(start: int, begin: int, domain: str) -> Iterator[Finding]:
     """`name [at] host [dot] com`: only with brackets; a bare " at " is everywhere in stack traces."""
     labels = re.match(
         r"[\w\-]{1,63}(?:\s?[\[({]\s?(?:dot|DOT|Dot)\s?[\])}]\s?[\w\-]{1,63}|\.[\w\-]{1,63}){1,8}", domain

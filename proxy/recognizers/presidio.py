@@ -32,17 +32,17 @@ class _Bridge:
 
 _BRIDGES: Final = (
     _Bridge("CryptoRecognizer", "CRYPTO", frozenset({"wallet", "btc", "bitcoin", "crypto"})),
-    _Bridge("MedicalLicenseRecognizer", "MEDICAL_LICENSE", frozenset({"dea", "medical", "prescriber", "certificate"}), True),
+    _Bridge("MedicalLicenseRecognizer", "MEDICAL_LICENSE", frozenset({"dea", "medical", "prescriber"}), True),
     _Bridge("UsItinRecognizer", "US_ITIN", frozenset({"itin", "taxpayer", "individual", "tax id", "taxid", "tin"})),
     _Bridge("UsPassportRecognizer", "US_PASSPORT", frozenset({"passport", "passports", "travel document"}), True),
     _Bridge(
         "UsLicenseRecognizer", "US_DRIVER_LICENSE",
-        frozenset({"driver", "drivers", "driving", "dl", "dmv", "driver's", "license", "licence", "lic", "permit"}), True,
+        frozenset({"driver", "drivers", "driving", "dl", "dmv", "driver's", "license", "licence", "permit"}), True,
     ),
     _Bridge(
         "UsBankRecognizer", "US_BANK_NUMBER",
-        frozenset({"bank account", "account number", "account no", "acct", "account #", "checking", "savings", "routing",
-                   "bank", "aba"}), True,
+        frozenset({"bank account", "account number", "account no", "acct", "account #", "checking", "savings",
+                   "routing", "bank", "aba"}), True,
     ),
     _Bridge("NhsRecognizer", "UK_NHS", frozenset({"nhs", "national health service", "health authority"}), True),
     _Bridge("MacAddressRecognizer", "MAC_ADDRESS", frozenset({"mac", "ethernet", "hardware address"})),
@@ -52,7 +52,7 @@ _BRIDGES: Final = (
 @cache
 def _loaded(class_name: str) -> tuple[Any, tuple[tuple[Any, float], ...]]:
     """The recogniser and its (compiled pattern, score) pairs."""
-    import regex
+    import regex  # type: ignore[import-untyped]
 
     try:
         from presidio_analyzer import predefined_recognizers
@@ -86,7 +86,7 @@ def _checked(recognizer: Any, value: str, score: float) -> float:
 
 
 def _bounded(text: str, start: int, end: int) -> bool:
-    """Not a piece of a longer word: some patterns have no `\\b` and fire inside hashes."""
+    """Not a piece of a longer word: some patterns have no word boundary and fire inside hashes."""
     return not (text[start - 1 : start].isalnum() and start) and not text[end : end + 1].isalnum()
 
 

@@ -27,7 +27,7 @@ def plausible(text: str, finding: Finding, doubt: Literal["none", "usual", "hard
         return False
     if not any(word[0].isupper() for word in words):
         return doubt != "hard" and finding.entity == "LOCATION"
-    return doubt != "hard" or len(words) > 1 and not all(word.isupper() for word in words)
+    return doubt != "hard" or (len(words) > 1 and not all(word.isupper() for word in words))
 
 
 def _touches_code(text: str, finding: Finding, value: str) -> bool:

@@ -14,7 +14,7 @@ from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recogniz
 from proxy.recognizers.secret_token import documentation
 
 _NAME: Final = (
-    r"(?:pass(?:word|wd|phrase|code)?|pwd|passwort|contraseña|secret|token|api[_\- ]?key|apikey|access[_\- ]?key|"
+    r"(?:pass(?:word|wd|phrase|code)?|pwd?|passwort|contraseña|secret|token|api[_\- ]?key|apikey|access[_\- ]?key|"
     r"private[_\- ]?key|encryption[_\- ]?key|signing[_\- ]?key|auth[_\- ]?key|account[_\- ]?key|master[_\- ]?key|"
     r"client[_\- ]?secret|credential|credentials|connection[_\- ]?string)"
 )
@@ -91,7 +91,7 @@ def _find(text: str) -> Iterator[Finding]:
 
 
 _TRIGGER: Final = re.compile(
-    r"pass|pwd|secret|token|key|credential|bearer|basic|connection|contrase|-u |--user", re.IGNORECASE
+    r"pass|pw|secret|token|key|credential|bearer|basic|connection|contrase|-u |--user", re.IGNORECASE
 )
 
 

@@ -6,7 +6,6 @@ bounded or followed by nothing, so matching is linear.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.model import Finding
@@ -110,12 +109,12 @@ _ROWS: Final[tuple[tuple[str, str, str], ...]] = (
     ("paypal", "access_token$", r"(?:production|sandbox)\$[a-z0-9]{16}\$[a-f0-9]{32}"),
     ("perplexity", "pplx-", r"[A-Za-z0-9]{48}"),
     ("pinecone", "pcsk_", r"[A-Za-z0-9]{5,8}_[A-Za-z0-9]{55,70}"),
-    ("planetscale", "pscale_", rf"(?:tkn|pw|oauth)_[A-Za-z0-9_\-.=]{{32,64}}"),
-    ("posthog", "phc_", r"[A-Za-z0-9]{38,48}"),
-    ("posthog", "phx_", r"[A-Za-z0-9]{38,48}"),
-    ("posthog", "phs_", r"[A-Za-z0-9]{38,48}"),
-    ("posthog", "pha_", r"[A-Za-z0-9]{38,48}"),
-    ("posthog", "phr_", r"[A-Za-z0-9]{38,48}"),
+    ("planetscale", "pscale_", r"(?:tkn|pw|oauth)_[A-Za-z0-9_\-.=]{32,64}"),
+    ("posthog", "phc_", r"[A-Za-z0-9]{38,60}"),
+    ("posthog", "phx_", r"[A-Za-z0-9]{38,60}"),
+    ("posthog", "phs_", r"[A-Za-z0-9]{38,60}"),
+    ("posthog", "pha_", r"[A-Za-z0-9]{38,60}"),
+    ("posthog", "phr_", r"[A-Za-z0-9]{38,60}"),
     ("postman", "PMAK-", r"[a-f0-9]{24}-[a-f0-9]{34}"),
     ("prefect", "pnu_", r"[A-Za-z0-9]{36}"),
     ("pulumi", "pul-", r"[a-f0-9]{40}"),
@@ -124,7 +123,7 @@ _ROWS: Final[tuple[tuple[str, str, str], ...]] = (
     ("replicate", "r8_", r"[A-Za-z0-9]{37}"),
     ("rubygems", "rubygems_", r"[a-f0-9]{48}"),
     ("sendgrid", "SG.", rf"{_B}{{16,32}}\.{_B}{{16,64}}"),
-    ("sentry", "sntrys_", r"eyJ[A-Za-z0-9+/]{40,500}={0,2}_[A-Za-z0-9+/]{40,50}"),
+    ("sentry", "sntrys_", r"eyJ[A-Za-z0-9+/]{40,500}={0,2}_[A-Za-z0-9+/_\-]{30,60}={0,2}"),
     ("sentry", "sntryu_", r"[a-f0-9]{64}"),
     ("shippo", "shippo_", r"(?:live|test)_[a-f0-9]{40}"),
     ("shopify", "shpat_", r"[A-Fa-f0-9]{32}"),
@@ -144,7 +143,7 @@ _ROWS: Final[tuple[tuple[str, str, str], ...]] = (
     ("slack", "hooks.slack.com/", r"(?:services|workflows|triggers)/[A-Za-z0-9_/+\-]{30,90}"),
     ("sourcegraph", "sgp_", r"(?:[a-f0-9]{16}_|local_)?[a-f0-9]{40}"),
     ("square", "sq0atp-", rf"{_B}{{22}}"),
-    ("square", "sq0csp-", rf"{_B}{{43}}"),
+    ("square", "sq0csp-", rf"{_B}{{40,44}}"),
     ("square", "sq0idp-", rf"{_B}{{22}}"),
     ("square", "EAAAE", rf"{_B}{{55,80}}"),
     ("stripe", "sk_live_", r"[A-Za-z0-9]{16,247}"),
@@ -170,30 +169,31 @@ _ROWS: Final[tuple[tuple[str, str, str], ...]] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
 class _Form:
     """A token form without a starting literal: `literal` must occur in the text, `pattern` finds it."""
 
-    literal: str
-    pattern: re.Pattern[str]
-    score: float = SURE
+    def __init__(self, literal: str, pattern: str) -> None:
+        self.literal = literal
+        self.pattern = re.compile(pattern)
 
 
+_E: Final = r"(?![A-Za-z0-9_\-])"
 _FORMS: Final = (
-    _Form("eyJ", re.compile(rf"(?<![A-Za-z0-9_\-.])eyJ{_B}{{10,4096}}\.eyJ{_B}{{10,8192}}\.{_B}{{10,1024}}(?![A-Za-z0-9_\-])")),
-    _Form("eyJrIjoi", re.compile(r"(?<![A-Za-z0-9])eyJrIjoi[A-Za-z0-9+/]{40,400}={0,2}")),
-    _Form("8Q~", re.compile(r"(?<![A-Za-z0-9_~.\-])[A-Za-z0-9_~.\-]{3}[0-9]Q~[A-Za-z0-9_~.\-]{31,34}(?![A-Za-z0-9_~.\-])")),
-    _Form("Q~", re.compile(r"(?<![A-Za-z0-9_~.\-])[A-Za-z0-9_~.\-]{3}[0-9]Q~[A-Za-z0-9_~.\-]{31,34}(?![A-Za-z0-9_~.\-])")),
-    _Form("JQQJ99", re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{52}JQQJ99[A-Za-z0-9]{26}(?![A-Za-z0-9])")),
-    _Form("AccountKey=", re.compile(r"(?<=AccountKey=)[A-Za-z0-9+/]{86}==")),
-    _Form("SharedAccessKey=", re.compile(r"(?<=SharedAccessKey=)[A-Za-z0-9+/]{43}=")),
-    _Form("sig=", re.compile(r"(?<=[?&]sig=)[A-Za-z0-9%+/]{43,60}(?:=|%3[Dd])?")),
-    _Form("-us", re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{32}-us[0-9]{1,2}(?![A-Za-z0-9])")),
-    _Form(":AA", re.compile(rf"(?<![A-Za-z0-9])[0-9]{{8,10}}:AA{_B}{{33}}(?![A-Za-z0-9_\-])")),
-    _Form(".", re.compile(rf"(?<![A-Za-z0-9_\-.])[MNO][A-Za-z0-9]{{23,25}}\.[A-Za-z0-9_\-]{{6}}\.{_B}{{27,38}}(?![A-Za-z0-9_\-])")),
-    _Form("|", re.compile(rf"(?<![0-9])[0-9]{{13,17}}\|{_B}{{26,30}}(?![A-Za-z0-9_\-])")),
-    _Form("-", re.compile(r"(?<![A-Za-z0-9\-])[a-f0-9]{32}-[a-f0-9]{8}-[a-f0-9]{8}(?![A-Za-z0-9\-])")),
-    _Form("T3BlbkFJ", re.compile(rf"(?<![A-Za-z0-9])sk-{_B}{{10,120}}T3BlbkFJ{_B}{{10,120}}")),
+    # JSON web tokens (RFC 7519), Grafana keys, Entra secrets, Azure AI, storage and bus keys, shared access signatures
+    _Form("eyJ", rf"(?<![A-Za-z0-9_\-.])eyJ{_B}{{10,4096}}\.eyJ{_B}{{10,8192}}\.{_B}{{10,1024}}{_E}"),
+    _Form("eyJrIjoi", r"(?<![A-Za-z0-9])eyJrIjoi[A-Za-z0-9+/]{40,400}={0,2}"),
+    _Form("Q~", r"(?<![A-Za-z0-9_~.\-])[A-Za-z0-9_~.\-]{3}[0-9]Q~[A-Za-z0-9_~.\-]{31,34}(?![A-Za-z0-9_~.\-])"),
+    _Form("JQQJ99", r"(?<![A-Za-z0-9])[A-Za-z0-9]{40,60}JQQJ99[A-Za-z0-9]{20,40}={0,2}"),
+    _Form("AccountKey=", r"(?<=AccountKey=)[A-Za-z0-9+/]{86}=="),
+    _Form("SharedAccessKey=", r"(?<=SharedAccessKey=)[A-Za-z0-9+/]{43}="),
+    _Form("sig=", r"(?<=[?&]sig=)[A-Za-z0-9%+/]{43,60}(?:=|%3[Dd])?"),
+    # Mailchimp, Telegram, Discord, Facebook app, Mailgun, OpenAI (its marker is base64 of "OpenAI")
+    _Form("-us", r"(?<![A-Za-z0-9])[A-Za-z0-9]{32}-us[0-9]{1,2}(?![A-Za-z0-9])"),
+    _Form(":AA", rf"(?<![A-Za-z0-9])[0-9]{{8,10}}:AA{_B}{{33}}{_E}"),
+    _Form(".", rf"(?<![A-Za-z0-9_\-.])[MNO][A-Za-z0-9]{{23,25}}\.[A-Za-z0-9_\-]{{6}}\.{_B}{{27,38}}{_E}"),
+    _Form("|", rf"(?<![0-9])[0-9]{{13,17}}\|{_B}{{26,30}}{_E}"),
+    _Form("-", r"(?<![A-Za-z0-9\-])[a-f0-9]{32}-[a-f0-9]{8}-[a-f0-9]{8}(?![A-Za-z0-9\-])"),
+    _Form("T3BlbkFJ", rf"(?<![A-Za-z0-9])sk-{_B}{{10,120}}T3BlbkFJ{_B}{{10,120}}"),
 )  # fmt: skip
 
 _EXAMPLE: Final = re.compile(
@@ -206,7 +206,8 @@ for _vendor, _literal, _rest in _ROWS:
     _BY_LITERAL.setdefault(_literal, []).append((_vendor, _compiled))
 # Longest literal first: `sk-ant-` before `sk-`.
 _LITERALS: Final = re.compile("|".join(re.escape(text) for text in sorted(_BY_LITERAL, key=len, reverse=True)))
-_INSIDE_WORD: Final = re.compile(r"[A-Za-z0-9_\-]")
+_WORD: Final = re.compile(r"[A-Za-z0-9_\-]")
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]{0,5}m\Z")
 
 
 def documentation(value: str) -> bool:
@@ -224,7 +225,7 @@ def _find(text: str) -> Iterator[Finding]:
         position = hit.start() + 1
         literal = hit[0]
         host_like = literal[0] == "." or "." in literal[1:-2]
-        if not host_like and _INSIDE_WORD.match(text, hit.start() - 1 if hit.start() else len(text)):
+        if not host_like and _inside_word(text, hit.start()):
             continue
         for _, pattern in _candidates(literal):
             match = pattern.match(text, hit.start())
@@ -236,7 +237,14 @@ def _find(text: str) -> Iterator[Finding]:
     for form in _FORMS:
         if form.literal in text:
             for match in form.pattern.finditer(text):
-                yield Finding("SECRET", match.start(), match.end(), min(form.score, _score(match[0])), "secret_token")
+                yield Finding("SECRET", match.start(), match.end(), _score(match[0]), "secret_token")
+
+
+def _inside_word(text: str, position: int) -> bool:
+    """A letter or digit before: part of another word, unless it ends a terminal's colour code (`ESC[31m`)."""
+    if position == 0 or not _WORD.match(text, position - 1):
+        return False
+    return not _COLOUR.search(text, max(0, position - 8), position)
 
 
 def _candidates(literal: str) -> Iterator[tuple[str, re.Pattern[str]]]:

@@ -53,7 +53,7 @@ def load_model(path: Path) -> Any:
 
     try:
         nlp = spacy.load(path, exclude=list(_SKIPPED_PIPES))
-        labels = set(nlp.get_pipe("ner").labels)
+        labels = set(nlp.pipe_labels["ner"])
     except Exception as error:
         why = f"the spaCy model at {path.name} does not load ({type(error).__name__})"
         raise ModelUnavailable(why, "install the locked requirements again") from error

@@ -9,7 +9,8 @@ from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recogniz
 
 _DASH: Final = "\\-\u2010-\u2015"
 _GROUPED: Final = re.compile(
-    rf"(?<![0-9A-Za-z_.\-+])([0-9]{{3}})([ {_DASH}._/]{{1,3}})([0-9]{{2}})[ {_DASH}._/]{{1,3}}([0-9]{{4}})(?![0-9A-Za-z_]|[.\-][0-9])"
+    rf"(?<![0-9A-Za-z_.\-+])([0-9]{{3}})([ {_DASH}._/]{{1,3}})([0-9]{{2}})[ {_DASH}._/]{{1,3}}([0-9]{{4}})"
+    r"(?![0-9A-Za-z_]|[.\-][0-9])"
 )
 _BARE: Final = re.compile(r"(?<![0-9A-Za-z_.\-+,])([0-9]{3})([0-9]{2})([0-9]{4})(?![0-9A-Za-z_]|[.,\-][0-9])")
 
