@@ -29,6 +29,7 @@ _MARKS: Final = (
     (b"\xfe\xff", "utf-16-be"),
 )
 _NARROW: Final = "utf-8"
+_ALL_MARKS: Final = (*_MARKS, (b"\xef\xbb\xbf", _NARROW))
 _LONE_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _ASCII_RUN: Final = re.compile(rb"[\x20-\x7e]{8,}")
 
@@ -88,7 +89,9 @@ def narrow_readings(data: bytes, codec: str) -> str:
 
 
 class CharsetLayer(TextLayer):
-    """Bytes `start:end` of the parent as text. Undecodable bytes become lone surrogates (PEP 383) and go back as such.
+    """Bytes from `start` of the parent on as text, without a byte order mark.
+
+    Undecodable bytes become lone surrogates (PEP 383) and go back as such.
 
     Raises Denied `encoding` when wide text is cut or damaged.
     """
@@ -98,11 +101,12 @@ class CharsetLayer(TextLayer):
     def __init__(self, parent: Layer, data: bytes, start: int, codec: str, label: str = "") -> None:
         self.parent: Layer | None = parent
         self.label = label
-        self._start = start
+        mark = next((mark for mark, _ in _ALL_MARKS if data.startswith(mark)), b"")
+        self._start = start + len(mark)
         self._codec = codec
         self._errors = "surrogateescape" if codec == _NARROW else "surrogatepass"
         try:
-            self.text = data.decode(codec, self._errors)
+            self.text = data[len(mark) :].decode(codec, self._errors)
         except UnicodeDecodeError:
             raise Denied("encoding", f"the body is not valid {codec}") from None
 

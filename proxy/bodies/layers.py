@@ -1,7 +1,8 @@
 """Texts inside texts, and the way back: an edit of an inner text becomes an edit of what it was decoded from.
 
-A layer knows its parent, its own text, and how to lift edits one step outwards. The outermost layers (`BytesRoot`,
-`TextRoot`) belong to a message's body, target or header field; `apply` takes edits of any layers down to those.
+A layer knows its parent, its own text, and how to lift edits one step outwards. The outermost layers (`ByteLayer`,
+`TextRoot` without a parent) belong to a message's body, target or header field; `apply` takes edits of any layers
+down to those.
 """
 
 from collections import defaultdict
@@ -43,20 +44,20 @@ class TextLayer(Layer):
     text: str
 
 
-class BytesRoot(Layer):
-    """The decoded body."""
+class ByteLayer(Layer):
+    """A layer that holds bytes."""
 
-    __slots__ = ("data",)
-    parent = None
+    __slots__ = ("data", "parent")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, parent: Layer | None = None) -> None:
         self.data = data
+        self.parent = parent
 
-    def where(self, name: Namer) -> str:  # noqa: ARG002 - a root has no name of its own
-        return "body"
+    def where(self, name: Namer) -> str:
+        return "body" if self.parent is None else self.parent.where(name)
 
 
-class FixedBytes(BytesRoot):
+class FixedBytes(ByteLayer):
     """Bytes that were decoded on the way and cannot be put back, such as a compressed part."""
 
     __slots__ = ()

@@ -1,4 +1,5 @@
-r"""Escapes of JSON and programming languages (`\u0034`), of HTML (`&#52;`) and of URLs (`%34`) in a text."""
+r"""Escapes of JSON and programming languages (`\u0034`), of HTML (`&#52;`) and of URLs (`%34`) in a text, and quoted-printable
+(RFC 2045 section 6.7), which is taken for that where a line ends in `=`."""
 
 import html
 import re
@@ -11,6 +12,8 @@ from proxy.bodies.views import Reading
 _BACKSLASH: Final = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});?")
 _PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_SOFT_BREAK: Final = re.compile(r"=[ \t]*\r?\n")
+_QUOTED: Final = re.compile(r"=[ \t]*\r?\n|((?:=[0-9A-Fa-f]{2})+)")
 _SHORT: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _LAST_CODE_POINT: Final = 0x10FFFF
 
@@ -27,24 +30,34 @@ def _from_entity(match: re.Match[str]) -> tuple[Piece, ...]:
     return ((html.unescape(match[0]), len(match[0])),)
 
 
+def _from_quoted(match: re.Match[str]) -> Iterator[Piece]:
+    if match[1] is None:
+        yield "", len(match[0])
+        return
+    for char in bytes.fromhex(match[1].replace("=", "")).decode("utf-8", "surrogateescape"):
+        yield char, 3 * len(char.encode("utf-8", "surrogateescape"))
+
+
 def from_percent(match: re.Match[str]) -> Iterator[Piece]:
     """The characters of a run of `%XX`, three source characters per byte; undecodable bytes as lone surrogates."""
     for char in bytes.fromhex(match[0].replace("%", "")).decode("utf-8", "surrogateescape"):
         yield char, 3 * len(char.encode("utf-8", "surrogateescape"))
 
 
+_CODED: Final = re.compile(r"\\[ux]")
 _STEPS: Final = (
-    ("\\", _BACKSLASH, _from_backslash),
-    ("&", _ENTITY, _from_entity),
-    ("%", _PERCENT, from_percent),
+    ("\\", _CODED, _BACKSLASH, _from_backslash),
+    ("&", _ENTITY, _ENTITY, _from_entity),
+    ("%", _PERCENT, _PERCENT, from_percent),
+    ("=", _SOFT_BREAK, _QUOTED, _from_quoted),
 )
 
 
 def view(text: str) -> Sequence[Reading]:
     """One reading per kind of escape that occurs."""
     found = []
-    for mark, pattern, decode in _STEPS:
-        if mark in text and pattern.search(text):
+    for mark, trigger, pattern, decode in _STEPS:
+        if mark in text and trigger.search(text):
             plain, offsets = substitute(pattern, text, decode)
             found.append(Reading(plain, offsets.span))
     return found

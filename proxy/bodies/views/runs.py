@@ -11,7 +11,8 @@ from proxy.bodies.views import Reading
 _LEAST: Final = 24
 """Characters: shorter runs are words and ids; 24 base64 characters carry 18 bytes, a card number and two more."""
 
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}+(?:\s{1,3}[A-Za-z0-9+/_-]{4,}+)*+={0,2}+")
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}+={0,2}+")
+_WRAPPED: Final = re.compile(r"(?:[A-Za-z0-9+/]{24,}+\r?\n)++[A-Za-z0-9+/]++={0,2}+")
 _HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}[ :,-]?){12,}")
 _SPACE: Final = re.compile(r"\s+")
 _TO_STANDARD: Final = str.maketrans("-_", "+/")
@@ -69,7 +70,9 @@ def view(text: str) -> Sequence[Reading]:
     """One reading per run that decodes to a text."""
     if len(text) < _LEAST:
         return ()
-    found = list(_runs(text, _BASE64, _from_base64)) if _long_words(text) else []
+    found = []
+    if _long_words(text):
+        found = [*_runs(text, _BASE64, _from_base64), *_runs(text, _WRAPPED, _from_base64)]
     if _HEX.search(text):
         found += _runs(text, _HEX, _from_hex)
     return found

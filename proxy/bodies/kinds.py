@@ -1,0 +1,117 @@
+"""What kind of thing some bytes are, by what they say themselves: a label is only a claim."""
+
+import base64
+import binascii
+import re
+from typing import Final, Literal
+
+type Kind = Literal["text", "image", "audio", "pdf", "zip", "encrypted", "unknown"]
+
+_SIGNATURES: Final[tuple[tuple[bytes, Kind], ...]] = (
+    (b"\x89PNG\r\n\x1a\n", "image"),
+    (b"\xff\xd8\xff", "image"),
+    (b"GIF87a", "image"),
+    (b"GIF89a", "image"),
+    (b"II*\0", "image"),
+    (b"MM\0*", "image"),
+    (b"ID3", "audio"),
+    (b"OggS", "audio"),
+    (b"fLaC", "audio"),
+    (b"\xff\xfb", "audio"),
+    (b"\xff\xf3", "audio"),
+    (b"\xff\xf1", "audio"),
+    (b"%PDF-", "pdf"),
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
+    (b"Salted__", "encrypted"),
+    (b"age-encryption.org/", "encrypted"),
+    (b"-----BEGIN PGP MESSAGE-----", "encrypted"),
+    (b"-----BEGIN AGE ENCRYPTED FILE-----", "encrypted"),
+    (b"\x85\x01", "encrypted"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "unknown"),
+)
+"""Magic numbers (file(1), IANA media types). 85 01 / 02 is an OpenPGP session key packet (RFC 9580 section 4.2)."""
+
+_RIFF: Final[dict[bytes, Kind]] = {b"WEBP": "image", b"WAVE": "audio"}
+_BRANDS: Final[dict[bytes, Kind]] = {
+    b"heic": "image",
+    b"heix": "image",
+    b"mif1": "image",
+    b"avif": "image",
+    b"M4A ": "audio",
+    b"M4B ": "audio",
+}
+_CONTROL: Final = bytes(code for code in range(32) if code not in b"\t\n\r\f\x08\x1b")
+_BASE64_FIELD: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}+[A-Za-z0-9+/_\s-]*+={0,2}+\s*+")
+_HEX_FIELD: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
+_DATA_URL: Final = re.compile(r"data:[^,;\s]{0,100}(?:;[^,;\s]{1,100}){0,8};base64,", re.IGNORECASE)
+_TO_STANDARD: Final = str.maketrans("-_", "+/", " \t\r\n")
+MIN_BASE64_CHARS: Final = 40
+"""The smallest image (a one-pixel GIF) takes 48 characters."""
+
+MIN_OPAQUE_CHARS: Final = 256
+"""A base64 field that is no text and no known medium counts as unknown data from this length on: below it stand
+digests, signatures, keys and ids, which the detector sees as text."""
+
+
+def sniff(data: bytes) -> Kind:
+    """The kind of `data`. Text is what has no NUL and no other control characters, or a pattern of UTF-16."""
+    for magic, kind in _SIGNATURES:
+        if data.startswith(magic):
+            return "encrypted" if _is_locked(data, kind) else kind
+    if data[:4] == b"RIFF" and data[8:12] in _RIFF:
+        return _RIFF[data[8:12]]
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12], "unknown")
+    if data[:2] == b"BM" and len(data) > 14 and int.from_bytes(data[2:6], "little") == len(data):
+        return "image"
+    return "text" if is_text(data) else "unknown"
+
+
+def _is_locked(data: bytes, kind: Kind) -> bool:
+    if kind == "pdf":
+        return b"/Encrypt" in data
+    # APPNOTE.TXT 4.4.4: bit 0 of the general purpose flag of the first entry
+    return kind == "zip" and len(data) > 7 and data[:4] == b"PK\x03\x04" and bool(data[6] & 1)
+
+
+def is_text(data: bytes) -> bool:
+    """True for bytes that some charset of `charset` reads as text: at most one control character in fifty."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    odd = len(data) - len(data.translate(None, _CONTROL))
+    if odd * 50 <= len(data):
+        return _mostly_utf8(data)
+    return data.count(0) * 5 > len(data) and odd == data.count(0)
+
+
+def _mostly_utf8(data: bytes) -> bool:
+    """Single-byte text has few bytes over 127; compressed and enciphered data has them everywhere."""
+    if data.isascii():
+        return True
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        high = len(data) - len(data.translate(None, bytes(range(128, 256))))
+        return high * 4 < len(data)
+    return True
+
+
+def media_of_string(text: str) -> Kind | None:
+    """For a JSON string that holds a file in base64 or hex, bare or as a data URL (RFC 2397): its kind. Else None."""
+    prefix = _DATA_URL.match(text) if text[:5].lower() == "data:" else None
+    start = prefix.end() if prefix else 0
+    if not _BASE64_FIELD.fullmatch(text, start):
+        return None
+    compact = text[start:].translate(_TO_STANDARD).rstrip("=")
+    try:
+        if _HEX_FIELD.fullmatch(compact):
+            data = bytes.fromhex(compact)
+        else:
+            data = base64.b64decode(compact[: len(compact) - (len(compact) % 4 == 1)] + "=" * (-len(compact) % 4))
+    except (binascii.Error, ValueError):
+        return None
+    kind = sniff(data)
+    if kind == "text" or (kind == "unknown" and len(compact) < MIN_OPAQUE_CHARS and prefix is None):
+        return None
+    return kind
