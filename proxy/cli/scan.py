@@ -5,7 +5,7 @@ import base64
 import binascii
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -74,7 +74,7 @@ class _Recorder:
         self.seen: list[tuple[str, Finding]] = []
 
     def detect(
-        self, texts: Sequence[str], profile: str = "balanced", entities: Iterable[str] = ()
+        self, texts: Sequence[str], profile: str = "balanced", entities: frozenset[str] | None = None
     ) -> list[list[Finding]]:
         found = self._engine.detect(texts, profile, entities)
         self.seen += [(text, finding) for text, findings in zip(texts, found, strict=True) for finding in findings]

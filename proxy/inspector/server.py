@@ -226,7 +226,7 @@ def judge_with(engine: "Engine") -> Judge:
     from proxy.inspection import inspect
 
     def judge(job: InspectJob) -> Inspection:
-        return inspect(job, engine, now_s=time.time())
+        return inspect(job, engine.naming(job.dlp), now_s=time.time())
 
     return judge
 

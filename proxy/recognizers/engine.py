@@ -12,6 +12,7 @@ from hashlib import blake2b
 from threading import Lock
 from typing import Final
 
+from proxy.config.snapshot import DlpPolicy
 from proxy.model import Finding
 from proxy.recognizers import discover
 from proxy.recognizers.base import CONTEXT_RAISE, LAYERS, Recognizer, near
@@ -123,14 +124,14 @@ class Engine:
         return engine
 
     def detect(
-        self, texts: Sequence[str], profile: str = "balanced", entities: Iterable[str] = ()
+        self, texts: Sequence[str], profile: str = "balanced", entities: frozenset[str] | None = None
     ) -> list[list[Finding]]:
         """Disjoint findings of each text in text order; offsets in characters.
 
         `entities`: also look for these, on top of the profile's own (a rule that names an entity wants it found).
         Raises KeyError for an unknown profile, RecognizerFailed when a text could not be looked at whole.
         """
-        plan = self._plan(profile, frozenset(entities))
+        plan = self._plan(profile, entities or frozenset())
         digests = [self._memo.digest(text, plan.key) for text in texts]
         results = [self._memo.get(digest) for digest in digests]
         fresh = {digest: text for digest, text, known in zip(digests, texts, results, strict=True) if known is None}
@@ -186,6 +187,11 @@ class Engine:
             with self._turns.turn():
                 yield from item.find_many(batch)
 
+    def naming(self, dlp: DlpPolicy) -> "PolicyDetector":
+        """The detector for one policy: what its rules name is looked for, also where the profile would not."""
+        named = frozenset[str]().union(*(rule.entities for rule in (*dlp.rules, *dlp.response_rules)))
+        return PolicyDetector(self, named)
+
     @staticmethod
     def _weighed(text: str, item: Recognizer, findings: Iterable[Finding], plan: _Plan) -> Iterator[Finding]:
         for finding in findings:
@@ -199,3 +205,17 @@ class Engine:
             if item.layer == "model" and not plausible(text, finding, plan.profile.prose_filter):
                 continue
             yield finding if score == finding.score else replace(finding, score=score)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDetector:
+    """An engine that also looks for `named` entities."""
+
+    engine: Engine
+    named: frozenset[str]
+
+    def detect(
+        self, texts: Sequence[str], profile: str = "balanced", entities: frozenset[str] | None = None
+    ) -> list[list[Finding]]:
+        """As `Engine.detect`."""
+        return self.engine.detect(texts, profile, self.named | (entities or frozenset()))
