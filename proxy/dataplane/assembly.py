@@ -6,20 +6,17 @@ import hmac
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from proxy.config.snapshot import Snapshot
 from proxy.dataplane.counters import Counters
 from proxy.dataplane.services import Services
 from proxy.keys.root import CACHE, CREDENTIAL_PIN, MANIFEST, PLACEHOLDER, RootKey
 from proxy.paths import Paths
 
 if TYPE_CHECKING:
-    from proxy.config.snapshot import Snapshot
     from proxy.pricing import PriceBook
     from proxy.stores.open import Store
-
-INSPECT_DEADLINE_S: Final = 10.0
-"""NER of a megabyte of prose takes seconds; past this the app gets `inspector_unavailable` and may try again."""
 
 
 class PriceBooks:
@@ -29,12 +26,12 @@ class PriceBooks:
         self._snapshot: Snapshot | None = None
         self._book: PriceBook | None = None
 
-    def __call__(self, snapshot: "Snapshot") -> "PriceBook":
+    def __call__(self, snapshot: Snapshot) -> "PriceBook":
         """The book of `snapshot`, compiled at its first use."""
         if self._snapshot is not snapshot or self._book is None:
             from proxy.pricing import PriceBook
 
-            self._book = PriceBook(snapshot.platform.prices)
+            self._book = PriceBook.of(snapshot.platform)
             self._snapshot = snapshot
         return self._book
 
@@ -85,12 +82,13 @@ class Assembly:
     async def aclose(self) -> None:
         """After the last exchange: leases back, puts out, records down, connections closed."""
         services = self.services
-        for close in (services.ledger.aclose(), services.cache.aclose(), services.inspector.aclose()):
-            with contextlib.suppress(Exception):
-                await close
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        # Each gets its turn even when the one before it fails: the journal and the audit file survive either way.
+        closing = (services.ledger.aclose(), services.cache.aclose(), services.inspector.aclose())
+        await asyncio.gather(*closing, return_exceptions=True)
+        services.limiter.close()
         await asyncio.to_thread(services.audit.close)
         await self.store.aclose()
 
@@ -114,33 +112,40 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     paths = Paths(Path(start["state"]))
     root = RootKey.load(paths.root_key)
     store = open_store(start["store"], paths)
-    counters = Counters()
-    cache = ResponseCache(store.cache)
-    watcher = ConfigWatcher(store.config, paths, manifest_seed=root.derive(MANIFEST))
+    resolver = Resolver()
+
+    price_book = PriceBooks()
+
+    def swapped(snapshot: Snapshot) -> None:
+        resolver.static = snapshot.platform.resolve
+        price_book(snapshot)  # now, not at the first request
+
+    watcher = ConfigWatcher(store.config, paths, manifest_seed=root.derive(MANIFEST), on_swap=swapped)
+
+    def cache_mac_key(app: str) -> bytes:
+        return root.derive(CACHE, app=app)
+
     services = Services(
         worker_id=start["id"],
         watcher=watcher,
-        inspector=InspectorClient(
-            [str(paths.inspector_socket(index)) for index in range(start["inspectors"])],
-            deadline_s=INSPECT_DEADLINE_S,
-        ),
-        cache=cache,
-        ledger=Ledger(store.budget, paths.journal_dir, start["id"]),
+        inspector=InspectorClient([str(paths.inspector_socket(index)) for index in range(start["inspectors"])]),
+        cache=ResponseCache(store.cache, cache_mac_key),
+        ledger=Ledger(store.budget, paths, start["id"]),
         limiter=Limiter(paths),
         audit=open_writer(paths, root, start["id"]),
-        counters=counters,
+        counters=Counters(),
         root=root,
         leaf_store=LeafStore(CertificateAuthority.load(paths.ca_dir, root)),
-        resolver=Resolver(),
+        resolver=resolver,
         own=OwnAddresses(parse_address(address) for address in start["listen"].values()),
-        price_book=PriceBooks(),
+        price_book=price_book,
         placeholder_key=lambda app: root.derive(PLACEHOLDER, app=app),
-        cache_mac_key=lambda app: root.derive(CACHE, app=app),
+        cache_mac_key=cache_mac_key,
         credential_digest=credential_digest(root),
         listen=start["listen"],
     )
     parts = Assembly(services, store, build_master())
-    runs: list[Coroutine[Any, Any, Any]] = [watcher.run(), services.ledger.run(), cache.run()]
+    runs: list[Coroutine[Any, Any, Any]] = [watcher.run(), services.ledger.run(), services.cache.run()]
     parts.tasks = [asyncio.create_task(run) for run in runs]
     await services.inspector.start()
     return parts

@@ -11,7 +11,7 @@ import gc
 import resource
 import socket
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from proxy.dataplane.assembly import Assembly, assemble
@@ -79,7 +79,8 @@ class Worker:
         waiting = asyncio.create_task(parts.usable(FIRST_INSPECTOR_S))
         report = asyncio.create_task(self._report(parts))
         try:
-            await asyncio.wait({waiting, self._drain_s}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {waiting, self._drain_s}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 waiting.result()
             return waiting.done()
@@ -132,17 +133,21 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
 def main(argv: list[str]) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="proxy.dataplane.worker")
     parser.add_argument("--control", type=int, required=True)
     control = socket.socket(fileno=parser.parse_args(argv).control)
     _raise_file_limit()
-    try:
-        from uvloop import new_event_loop as loop_factory
-    except ImportError:
-        loop_factory = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve_one(control))
 
 
