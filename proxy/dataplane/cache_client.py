@@ -81,8 +81,8 @@ class ResponseCache:
         self._queue = _Queue()
         self._wake = asyncio.Event()
 
-    def get(self, app: str, key: bytes) -> CachedAnswer | None | Awaitable[CachedAnswer | None]:
-        """The answer at once when it is here, None at once when nobody has it, else an awaitable that asks the store."""
+    def get(self, app: str, key: bytes) -> CachedAnswer | Awaitable[CachedAnswer | None] | None:
+        """The answer at once when it is here, None when nobody has it, else an awaitable that asks the store."""
         now_s = self._clock()
         found = self._local.get((app, key))
         if found is not None:

@@ -16,13 +16,14 @@ from typing import Any, Final
 from proxy.budget import Periods, is_tight, least_left, periods, shortage, slice_usd_nanos, usd
 from proxy.config.snapshot import AppPolicy, BudgetPolicy
 from proxy.dataplane.journal import Journal, Key, Tally
-from proxy.dataplane.reconcile import reconcile as reconcile
-from proxy.dataplane.reconcile import reconcile_all as reconcile_all
+from proxy.dataplane.reconcile import reconcile, reconcile_all
 from proxy.dataplane.settlement import Opened, send_batch, usage_row
 from proxy.errors import Denied
 from proxy.model import Cost, Reservation, Usage
 from proxy.paths import Paths
 from proxy.stores.ports import BudgetStore, StoreUnavailable
+
+__all__ = ["Ledger", "reconcile", "reconcile_all"]
 
 FLUSH_S: Final = 0.25
 # Longer than the pauses inside a conversation's burst, short enough that others need not wait for our leftovers.

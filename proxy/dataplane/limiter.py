@@ -1,8 +1,9 @@
 """Requests per minute and open connections per app, counted over all workers of this machine.
 
-One file, mapped by every worker: a directory of apps (by hash) and one region per worker. A worker writes only its own
-region, so nothing is locked on the hot path; everybody sums over the regions. A region belongs to whoever holds the
-lock on its slot, and the kernel drops that lock when its owner dies: a crash frees the worker's connections.
+One file, mapped by every worker: a directory of apps (by hash), one total per worker, one region per worker. A worker
+writes only its own region, so nothing is locked on the hot path; everybody sums over the regions. A region belongs to
+whoever holds the lock on its slot, and the kernel drops that lock when its owner dies: a crash frees the worker's
+connections.
 
 A region's record per app, in unsigned 64-bit words: open connections, the last second counted, and a ring of counts
 per second. The window is the last 60 seconds, the oldest second weighted by the part of it that is still inside.
@@ -29,7 +30,9 @@ _OPEN, _LAST, _COUNTS = 0, 1, 2
 _RECORD: Final = _COUNTS + _RING
 _REGION: Final = APPS * _RECORD
 _WORD: Final = 8
-_SIZE_BYTES: Final = (APPS + SLOTS * _REGION) * _WORD
+_TOTALS: Final = APPS
+_REGIONS: Final = APPS + SLOTS
+_SIZE_BYTES: Final = (_REGIONS + SLOTS * _REGION) * _WORD
 # Two descriptors and some 30 KB per proxied connection: 16,000 are half a gigabyte per machine.
 MAX_CONNECTIONS: Final = 16_000
 # The last part of the room is for apps that have few connections, so that one app cannot shut out all others.
@@ -62,8 +65,7 @@ class Limiter:
         if limit is None:
             return
         index = self._index(app.app)
-        used = sum(self._window(slot, index, now_s) for slot in range(SLOTS))
-        if used >= limit:
+        if self._window(index, now_s) >= limit:
             raise Denied(
                 "rate_limited",
                 f"{limit} requests per minute are allowed and have been used",
@@ -93,12 +95,14 @@ class Limiter:
         if self._refused(mine, everyone, None):
             raise Denied("overloaded", f"{everyone} connections are open on this machine", retry_after_s=1)
         self._words[self._record(self._slot, index) + _OPEN] += 1
+        self._words[_TOTALS + self._slot] += 1
 
     def close_connection(self, app: str) -> None:
         """The end of a connection that `open_connection` let in."""
         at = self._record(self._slot, self._index(app)) + _OPEN
         if self._words[at]:
             self._words[at] -= 1
+            self._words[_TOTALS + self._slot] -= 1
 
     def connections(self, app: str) -> int:
         """Open connections of an app on this machine."""
@@ -123,42 +127,41 @@ class Limiter:
 
     @staticmethod
     def _record(slot: int, index: int) -> int:
-        return APPS + slot * _REGION + index * _RECORD
+        return _REGIONS + slot * _REGION + index * _RECORD
 
     def _connections(self, index: int) -> tuple[int, int]:
-        words = self._words
-        mine = sum(words[self._record(slot, index) + _OPEN] for slot in range(SLOTS))
-        everyone = sum(sum(words[start : start + _REGION : _RECORD]) for start in range(APPS, len(words), _REGION))
-        return mine, everyone
+        """The app's and everybody's."""
+        mine = sum(self._words[self._record(0, index) + _OPEN :: _REGION])
+        return mine, sum(self._words[_TOTALS : _TOTALS + SLOTS])
 
-    def _window(self, slot: int, index: int, now_s: float) -> int:
-        """Requests of one worker in the last minute."""
-        at = self._record(slot, index)
-        last = self._words[at + _LAST]
+    def _window(self, index: int, now_s: float) -> int:
+        """Requests of an app in the last minute."""
+        first = self._record(0, index)
         second = int(now_s)
         oldest = second - WINDOW_S
-        if last < oldest or not last:
-            return 0
-        ring = self._words[at + _COUNTS : at + _COUNTS + _RING]
-        newest = min(last, second)
-        total = sum(ring[n % _RING] for n in range(oldest + 1, newest + 1))
-        return total + int(ring[oldest % _RING] * (1 - (now_s - second)))
+        inside = 1 - (now_s - second)
+        total = 0
+        for slot, last in enumerate(self._words[first + _LAST :: _REGION].tolist()):
+            if last >= oldest and last:
+                at = first + slot * _REGION + _COUNTS
+                ring = self._words[at : at + _RING].tolist()
+                total += sum(ring[n % _RING] for n in range(oldest + 1, min(last, second) + 1))
+                total += int(ring[oldest % _RING] * inside)
+        return total
 
     def _count(self, index: int, second: int) -> None:
         at = self._record(self._slot, index)
         words = self._words
         last = words[at + _LAST]
-        if second > last:
-            for skipped in range(max(last + 1, second - _RING + 1), second + 1):
-                words[at + _COUNTS + skipped % _RING] = 0
-            words[at + _LAST] = second
-        words[at + _COUNTS + min(second, max(last, second)) % _RING] += 1
+        for skipped in range(max(last + 1, second - _RING + 1), second + 1):
+            words[at + _COUNTS + skipped % _RING] = 0
+        # A clock that was set back counts on in the second it had reached.
+        now = words[at + _LAST] = max(second, last)
+        words[at + _COUNTS + now % _RING] += 1
 
     def _retry_after_s(self, index: int, limit: int, now_s: float) -> int:
-        for wait_s in range(1, WINDOW_S):
-            if sum(self._window(slot, index, now_s + wait_s) for slot in range(SLOTS)) < limit:
-                return wait_s
-        return WINDOW_S
+        waits = range(1, WINDOW_S)
+        return next((wait_s for wait_s in waits if self._window(index, now_s + wait_s) < limit), WINDOW_S)
 
     def _index(self, app: str) -> int:
         found = self._indexes.get(app)
@@ -210,15 +213,16 @@ class Limiter:
     def _sweep(self) -> None:
         """Clears the connections of slots that nobody holds."""
         for slot in range(SLOTS):
-            start = self._record(slot, 0)
-            if slot == self._slot or not any(self._words[start : start + _REGION : _RECORD]):
-                continue
-            fd = self._try_lock(slot)
-            if fd is not None:
-                self._clear(slot)
-                os.close(fd)
+            if slot != self._slot and self._words[_TOTALS + slot]:
+                fd = self._try_lock(slot)
+                if fd is not None:
+                    self._clear(slot)
+                    os.close(fd)
 
     def _clear(self, slot: int) -> None:
         """Open connections only: requests of the last minute were made, whoever made them."""
+        self._words[_TOTALS + slot] = 0
         for index in range(APPS):
-            self._words[self._record(slot, index) + _OPEN] = 0
+            at = self._record(slot, index) + _OPEN
+            if self._words[at]:
+                self._words[at] = 0

@@ -1,0 +1,198 @@
+"""What `push`, `diff` and `rollback` share: the directory's content, the store's, who signs, and the way to effective."""
+
+import argparse
+import getpass
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.cli import EXIT_FINDINGS, CliError
+from proxy.cli._admin import ask, running
+from proxy.config.manifest import Manifest, ManifestRefused, Signer, parse
+from proxy.paths import Paths
+from proxy.stores.ports import Conflict
+
+if TYPE_CHECKING:
+    from proxy.config.compile import Content
+    from proxy.config.diff import Change
+    from proxy.stores.open import Store
+
+EFFECTIVE_S: Final = 5.0
+_POLL_S: Final = 0.05
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", metavar="URL", help="store of a shared installation (default: the embedded one)")
+
+
+def add_signer(parser: argparse.ArgumentParser) -> None:
+    """Options that say who publishes and why."""
+    parser.add_argument("--reason", default="", help="why; stands in the manifest and in `egress status`")
+    parser.add_argument("--author", default=getpass.getuser(), help="who (default: this user)")
+    parser.add_argument(
+        "--key", metavar="FILE", type=Path, help="a publisher's Ed25519 private key (PEM, or base64 seed)"
+    )
+    parser.add_argument("--key-id", metavar="NAME", default="", help="the publisher's name under `publishers:`")
+
+
+def load(directory: Path, paths: Paths) -> "Content | None":
+    """The directory's content, or None after all its mistakes were printed."""
+    from proxy.config.compile import load_content
+    from proxy.config.errors import ConfigErrors
+
+    if not directory.is_dir():
+        raise CliError("there is no such directory", str(directory), "name the directory that holds platform.yaml")
+    try:
+        return load_content(directory, paths.state_dir)
+    except ConfigErrors as errors:
+        print(errors, file=sys.stderr)
+        return None
+
+
+async def head_of(store: "Store") -> tuple[Manifest | None, bytes | None]:
+    """The store's newest manifest and its content. CliError when the store holds something else."""
+    raw = await store.config.head_manifest()
+    if raw is None:
+        return None, None
+    manifest = parsed(raw)
+    return manifest, await store.config.get_revision(manifest.revision)
+
+
+def parsed(raw: bytes) -> Manifest:
+    try:
+        return parse(raw)
+    except ManifestRefused as refused:
+        raise CliError(
+            f"the store's policy log is damaged: {refused}", "store", "find out who else writes to the store"
+        ) from None
+
+
+def signer_of(args: argparse.Namespace) -> Signer:
+    """The key named by `--key`, else the installation's own."""
+    if args.key is None:
+        from proxy.cli._keys import load_root
+        from proxy.keys.root import MANIFEST
+
+        return Signer(load_root(args.paths).derive(MANIFEST))
+    if not args.key_id:
+        raise CliError("--key needs the publisher's name", "--key-id", "give the name that stands under `publishers:`")
+    return Signer(_seed(args.key), args.key_id)
+
+
+def _seed(path: Path) -> bytes:
+    import base64
+    import binascii
+
+    raw = path.read_bytes()
+    try:
+        if b"PRIVATE KEY" in raw:
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+            from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+            key = load_pem_private_key(raw, None)
+            seed = key.private_bytes_raw() if isinstance(key, Ed25519PrivateKey) else b""
+        else:
+            seed = base64.b64decode(raw.strip(), validate=True)
+    except (ValueError, TypeError, binascii.Error):
+        seed = b""
+    if len(seed) != 32:
+        raise CliError(
+            "not an Ed25519 private key without password", str(path), "make one: `openssl genpkey -algorithm ed25519`"
+        )
+    return seed
+
+
+async def publish(
+    args: argparse.Namespace, store: "Store", content: bytes, reason: str, head: Manifest | None
+) -> Manifest:
+    """Publishes `content` as the successor of `head`, which is what the caller has shown to the user. CliError when
+    somebody else was faster."""
+    from proxy.stores.publish import publish as publish_to
+
+    signer = signer_of(args)
+    try:
+        return await publish_to(
+            store.config,
+            content,
+            author=args.author,
+            reason=reason,
+            signer=signer,
+            now_s=time.time(),
+            floor=_floor(args.paths),
+            expect_seq=head.seq if head else 0,
+        )
+    except Conflict as conflict:
+        raise CliError(
+            f"somebody else has published seq {conflict.head_seq} meanwhile",
+            "store",
+            "look at `egress diff`, then publish again",
+            exit_code=EXIT_FINDINGS,
+        ) from None
+
+
+def _floor(paths: Paths) -> Any:
+    """What this machine accepted last, so that numbering goes on when the store has lost its log."""
+    if not paths.root_key.exists():
+        return None
+    from proxy.cli._keys import load_root
+    from proxy.keys.root import MANIFEST
+    from proxy.stores.last_good import LastGood
+
+    return LastGood(paths.last_good, load_root(paths).derive(MANIFEST)).accepted()
+
+
+def wait_effective(paths: Paths, seq: int) -> dict[str, Any] | None:
+    """Waits until every serving worker of this machine reports `seq`. None when no proxy runs here; else `effective`
+    (bool), `workers` and `refused` (what a worker has against the revision)."""
+    if not running(paths):
+        return None
+    ask(paths, "reload")
+    deadline_s = time.monotonic() + EFFECTIVE_S
+    while True:
+        rows = [row for row in ask(paths, "workers")["workers"] if row.get("state") != "draining"]
+        refused = next((row["refused"] for row in rows if (row.get("refused") or {}).get("seq") == seq), None)
+        effective = bool(rows) and all(int(row.get("seq") or 0) >= seq for row in rows)
+        if effective or refused or time.monotonic() > deadline_s:
+            return {"effective": effective, "workers": len(rows), "refused": refused}
+        time.sleep(_POLL_S)
+
+
+def effect_text(effect: dict[str, Any] | None) -> str:
+    if effect is None:
+        return "no proxy runs on this machine; running ones take it within a second"
+    if effect["effective"]:
+        return f"effective on all {effect['workers']} workers of this machine"
+    if effect["refused"]:
+        return f"REFUSED by the workers: {effect['refused']['detail']}"
+    return "not yet effective on all workers; `egress status` shows why"
+
+
+def changes(old: bytes | None, new: bytes) -> "list[Change]":
+    from proxy.config.diff import diff_contents
+
+    return diff_contents(old, new)
+
+
+def change_rows(found: "Sequence[Change]") -> list[dict[str, Any]]:
+    names = ("app", "path", "before", "after", "widens")
+    return [{name: getattr(change, name) for name in names} for change in found]
+
+
+def changes_text(found: "Sequence[Change]") -> str:
+    """One line per change; `!` marks what allows more."""
+    if not found:
+        return "no change"
+    lines = []
+    for change in found:
+        mark = "!" if change.widens else " "
+        lines.append(
+            f"{mark} {change.app or 'platform'}: {change.path}: {_side(change.before)} -> {_side(change.after)}"
+        )
+    widening = sum(change.widens for change in found)
+    return "\n".join([*lines, f"{len(found)} changes, {widening} of them allow more (!)"])
+
+
+def _side(value: Any) -> str:
+    return "-" if value is None else str(value)
