@@ -105,7 +105,7 @@ def parse_yaml(data: bytes, file: str, problems: Problems) -> Node | None:
         return None
     builder = _Builder(file, problems)
     try:
-        for event in _events(text):
+        for event in events_of(text):
             if not _take(builder, event):
                 return None
     except yaml.MarkedYAMLError as error:
@@ -120,7 +120,8 @@ def parse_yaml(data: bytes, file: str, problems: Problems) -> Node | None:
     return builder.roots[0]
 
 
-def _events(text: str) -> Iterator[Any]:
+def events_of(text: str) -> Iterator[Any]:
+    """The parser's events. Raises yaml.YAMLError on the way."""
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     events: Iterator[Any] = yaml.parse(text, Loader=loader)
     return events

@@ -3,7 +3,6 @@
 from proxy.config.snapshot import AppPolicy, HostPattern, Platform, Snapshot
 from proxy.rules.base import FROM_CONNECT, Facts, Gate, Verdict
 
-
 type _Table = dict[tuple[str, bool], HostPattern]
 
 _tables: dict[int, tuple[Platform, _Table]] = {}
