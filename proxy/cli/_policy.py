@@ -1,4 +1,4 @@
-"""What `push`, `diff` and `rollback` share: the directory's content, the store's, who signs, and the way to effective."""
+"""What `push`, `diff` and `rollback` share: the content of directory and store, who signs, the way to effective."""
 
 import argparse
 import getpass

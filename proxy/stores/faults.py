@@ -59,7 +59,8 @@ def reason_of(error: BaseException) -> str:
         (redis.AuthorizationError, "auth"),
         (redis.ReadOnlyError, "readonly"),
         (redis.OutOfMemoryError, "full"),
-        ((redis.ClusterError, redis.ClusterDownError, redis.RedisClusterException, redis.MasterDownError), "cluster"),
+        ((redis.ClusterError, redis.RedisClusterException, redis.MasterDownError, redis.TryAgainError), "cluster"),
+        ((redis.MovedError, redis.AskError, redis.ClusterCrossSlotError, redis.ClusterDownError), "cluster"),
         ((redis.ConnectionError, OSError), "connection"),
         (redis.InvalidResponse, "garbage"),
     )

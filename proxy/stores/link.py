@@ -156,6 +156,7 @@ class RedisLink:
             "socket_timeout": self._operation_s,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
+            "driver_info": None,
         }
         target = self._target
         if target.kind == "single":
@@ -170,7 +171,7 @@ class RedisLink:
             )
             return sentinels.master_for(target.service)
         nodes = [redis.cluster.ClusterNode(host, port) for host, port in target.nodes]
-        return redis.RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=1, **login, **options)
+        return redis.RedisCluster(startup_nodes=nodes, **login, **options)
 
     async def _pubsub(self) -> Any:
         client = await self._connected()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 from proxy.paths import Paths
 from proxy.stores.ports import BudgetStore, CacheStore, ConfigStore
@@ -27,7 +28,7 @@ class Store:
 
 def embedded_url(paths: Paths) -> str:
     """Where the store that the supervisor starts by itself listens."""
-    return f"unix://{paths.store_socket}"
+    return f"unix://{quote(str(paths.store_socket))}"
 
 
 def open_store(url: str | None, paths: Paths) -> Store:
