@@ -10,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from proxy.paths import Paths
+from tests.lab.fixtures import lab, lab_factory, lab_session
+
+__all__ = ["lab", "lab_factory", "lab_session"]
 
 # A developer's own proxy or trust settings must not reach the clients under test.
 for _name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("EGRESS_")]:

@@ -140,6 +140,11 @@ class Upstream:
         self._thread.join(DEADLINE_S)
         self.drop_connections()
 
+    @property
+    def tls(self) -> bool:
+        """False for plain TCP."""
+        return self._context is not None
+
     def drop_connections(self) -> None:
         """Resets every open connection."""
         for accepted in list(self._sockets):
