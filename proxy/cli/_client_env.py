@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -101,7 +102,10 @@ def java_trust_store(pem: bytes) -> bytes:
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
     from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificate, serialize_java_truststore
 
-    certificates = x509.load_pem_x509_certificates(pem)
+    with warnings.catch_warnings():
+        # A public root or two have a serial that RFC 5280 forbids; they are trusted all the same.
+        warnings.simplefilter("ignore")
+        certificates = x509.load_pem_x509_certificates(pem)
     named = [PKCS12Certificate(each, f"egress-{number}".encode()) for number, each in enumerate(certificates)]
     return serialize_java_truststore(named, BestAvailableEncryption(_JAVA_PASSWORD.encode()))
 

@@ -1,15 +1,24 @@
-"""Root key and CA for verbs: loading with errors a person can act on."""
+"""What the verbs about keys and records share: loading keys with errors a person can act on, actions, durations."""
 
+import argparse
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.cli import CliError
+from proxy.cli import CliError, _common_options
 from proxy.keys.files import KeyProblem
 from proxy.keys.root import RootKey
 from proxy.paths import Paths
 
 if TYPE_CHECKING:
     from proxy.keys.ca import CertificateAuthority
+
+
+def actions(parser: argparse.ArgumentParser) -> Callable[[str, str], argparse.ArgumentParser]:
+    """Gives a verb actions (`egress ca show`); the common options may stand before or after the action's name."""
+    found = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    common = _common_options()
+    return lambda name, text: found.add_parser(name, help=text, description=text, parents=[common])
 
 
 def as_cli_error(problem: KeyProblem) -> CliError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy.audit_chain import SUPERVISOR, ChainReport, Head, Problem, Vouched, check_heads, verify_chain
 from proxy.cli import CliError, Verb
-from proxy.cli._keys import parse_duration
+from proxy.cli._keys import actions, parse_duration
 from proxy.cli._out import show
 from proxy.cli._trail import audit_directory, chain_keys, line, records, time_of
 from proxy.sinks._reader import Follower, segments
@@ -22,8 +22,8 @@ _POLL_S = 0.3
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", type=Path, help="audit directory (default: the one in the state directory)")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    verify = actions.add_parser("verify", help="check every chain, offline; exit 1 and the first bad record if any")
+    action = actions(parser)
+    verify = action("verify", "check every chain, offline; exit 1 and the first bad record if any")
     verify.add_argument(
         "--head",
         action="append",
@@ -32,12 +32,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="a head kept elsewhere that must stand in the trail (repeatable); `verify --json` prints the present ones",
     )
     for name, text in (("show", "print records"), ("tail", "print records and wait for more")):
-        action = actions.add_parser(name, help=text)
+        printing = action(name, text)
         for each in _FILTERS:
-            action.add_argument(f"--{each}", help=f"only records with this {each}")
-        action.add_argument("--last", type=int, default=20, metavar="N", help="how many (default: 20)")
-        action.add_argument("--since", metavar="DURATION", help="not older than this, like 2h or 7d")
-        action.add_argument("--events", action="store_true", help="the trail's remarks about itself, too")
+            printing.add_argument(f"--{each}", help=f"only records with this {each}")
+        printing.add_argument("--last", type=int, default=20, metavar="N", help="how many (default: 20)")
+        printing.add_argument("--since", metavar="DURATION", help="not older than this, like 2h or 7d")
+        printing.add_argument("--events", action="store_true", help="the trail's remarks about itself, too")
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.cli import Verb
-from proxy.cli._keys import as_cli_error, day, load_ca, load_root, parse_duration
+from proxy.cli._keys import actions, as_cli_error, day, load_ca, load_root, parse_duration
 from proxy.cli._out import show
 from proxy.keys.files import KeyProblem
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("show", help="authorities, their dates and fingerprints")
-    export = actions.add_parser("export", help="the certificates that clients should trust, as PEM")
+    action = actions(parser)
+    action("show", "authorities, their dates and fingerprints")
+    export = action("export", "the certificates that clients should trust, as PEM")
     export.add_argument("--out", type=Path, metavar="FILE", help="write there instead of standard output")
     export.add_argument(
         "--with-public-roots",
         action="store_true",
         help="add the public roots, for variables that replace a client's trust (SSL_CERT_FILE, REQUESTS_CA_BUNDLE)",
     )
-    rotate = actions.add_parser("rotate", help="make the next authority; it signs after the overlap")
+    rotate = action("rotate", "make the next authority; it signs after the overlap")
     rotate.add_argument("--overlap", default="7d", help="how long clients have to learn the new one (default: 7d)")
     rotate.add_argument(
         "--now", action="store_true", help="sign with the new one at once; clients must know it already"

@@ -63,12 +63,11 @@ def _text(each: Group, now_s: float) -> str:
     verdict = each.code if each.enforced else f"{each.code} (report mode let it pass)"
     what = fields.get("detail") or (REASONS[each.code].title if each.code in REASONS else "")
     times = "once" if each.count == 1 else f"{each.count} times"
-    rule = f"\n  rule:  {fields['rule_id']}" if fields.get("rule_id") else ""
-    rule += f" at {fields['rule_at']}" if fields.get("rule_at") else ""
+    rule = " at ".join(str(fields[name]) for name in ("rule_id", "rule_at") if fields.get(name))
     return for_lines(
         f"{verdict}  {fields.get('app', '-')}  {target(fields)}",
         f"  what:  {what}",
-        *([rule.strip("\n")] if rule else []),
+        *([f"  rule:  {rule}"] if rule else []),
         f"  fix:   {_remedy(each)}",
         f"  when:  {times}, last {ago(each.last_s, now_s)} (decision {fields.get('id')})",
     )
@@ -100,7 +99,6 @@ def _run(args: argparse.Namespace) -> int:
     now_s = time.time()
     since_s = now_s - parse_duration(args.since)
     try:
-        # `"code"` and `"would_deny"` stand in the records that matter, and in few others.
         found = [
             *records(args, since_s=since_s, having=b'"outcome":"denied"'),
             *records(args, since_s=since_s, having=b'"would_deny":'),

@@ -6,7 +6,7 @@ import os
 import time
 
 from proxy.cli import CliError, Verb
-from proxy.cli._keys import day, load_ca, load_root
+from proxy.cli._keys import actions, day, load_ca, load_root
 from proxy.cli._out import show, table
 from proxy.keys.root import RootKey
 
@@ -18,10 +18,10 @@ _MEANING = {
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("show", help="key ids, states and dates")
-    actions.add_parser("rotate", help="make a new root secret; the one before it stays accepted")
-    retire = actions.add_parser("retire", help="end an earlier key: its tokens and manifests count no longer")
+    action = actions(parser)
+    action("show", "key ids, states and dates")
+    action("rotate", "make a new root secret; the one before it stays accepted")
+    retire = action("retire", "end an earlier key: its tokens and manifests count no longer")
     retire.add_argument("key_id", metavar="ID")
 
 

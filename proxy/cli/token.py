@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.cli import CliError, Verb
 from proxy.cli._issue import issue, open_store
-from proxy.cli._keys import day, load_root, parse_duration
+from proxy.cli._keys import actions, day, load_root, parse_duration
 from proxy.cli._out import show, table
 from proxy.keys import tokens
 from proxy.stores.ports import StoreUnavailable
@@ -16,14 +16,14 @@ from proxy.stores.ports import StoreUnavailable
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="URL", help="store of a shared installation (default: the embedded one)")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = actions.add_parser("issue", help="print a new token")
+    action = actions(parser)
+    new = action("issue", "print a new token")
     new.add_argument("--app", required=True)
     new.add_argument("--ttl", default="1h", help="lifetime, up to 7d (default: 1h)")
     new.add_argument("--note", default="", help="who it is for; shown by `list`")
-    listing = actions.add_parser("list", help="tokens that have not expired")
+    listing = action("list", "tokens that have not expired")
     listing.add_argument("--app")
-    revoke = actions.add_parser("revoke", help="make a token worthless within a second")
+    revoke = action("revoke", "make a token worthless within a second")
     revoke.add_argument("token_id", metavar="ID", help="the id that `issue` and `list` show (or the token itself)")
 
 
