@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any, Final, Literal
 
 from proxy.model import AuditRecord
@@ -142,7 +143,7 @@ _DATA = re.compile(
 def safe_host(host: str, known: str = "") -> str:
     """A canonical host for the record. Labels of the `known` suffix (from policy) stay; others that are long, full of
     digits or unpronounceable become `*`: a name can carry data out, and the record must not carry it on."""
-    if _IP.fullmatch(host) and (":" in host or host.replace(".", "").isdigit()):
+    if _is_ip(host):
         return host
     kept = "." + known if known and ("." + host).endswith("." + known) else ""
     labels = host[: max(0, len(host) - len(kept))] if kept else host
@@ -154,7 +155,16 @@ def safe_host(host: str, known: str = "") -> str:
 
 def _plain_label(label: str) -> bool:
     digits = sum(char.isdigit() for char in label)
-    return bool(_LABEL.fullmatch(label)) and digits <= 4 and not _NOT_A_WORD.search(label)
+    roomy = digits > 4 or (digits == len(label) and digits > 2)
+    return bool(_LABEL.fullmatch(label)) and not roomy and not _NOT_A_WORD.search(label)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host
 
 
 def safe_path(path: str) -> str:
