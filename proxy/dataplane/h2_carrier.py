@@ -104,10 +104,14 @@ class H2Carrier:
         self._body_bytes += size
         return True
 
-    def release(self) -> None:
-        """Gives the body's memory back; called once, when the exchange has ended."""
+    def ended(self) -> None:
+        """The exchange is over, once: memory goes back, and a stream that it left undecided is denied."""
         self.connection.bodies.release(self._body_bytes)
         self._body_bytes = 0
+        if not (self.started or self.answered or self._client_gone):
+            self.answered = True
+            self.flow.response = standing_denial()
+            self.connection.answer_now(self.stream_id)
 
     def stream(self, data: bytes) -> bytes:
         """Mitmproxy's `response.stream`: each piece of the answer, then b"" at its end."""

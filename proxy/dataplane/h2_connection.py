@@ -140,9 +140,10 @@ class H2Connection(ConnectionHandler):
         task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._exchanges.pop(task).release()
+        carrier = self._exchanges.pop(task)
+        carrier.ended()
         if not task.cancelled():
-            task.exception()  # seen: the standing denial has answered
+            task.exception()  # seen: the standing denial answers
         self.server.idle(self._channel, waiting=not self._exchanges)
 
     def answer_now(self, stream_id: int) -> None:

@@ -35,6 +35,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
 )
 from mitmproxy.proxy.layers.http._hooks import (
     HttpErrorHook,
@@ -192,6 +193,26 @@ class H2Stream(HttpStream):
                 yield from self._upstream_failed(too_large)
                 return
         yield from super().state_consume_response_body(event)
+
+    def state_stream_response_body(self, event: events.Event) -> Commands:
+        if isinstance(event, ResponseTrailers):
+            if self.flow.response is not None:
+                self.flow.response.trailers = event.trailers
+            return
+        data = event.data if isinstance(event, ResponseData) else b""
+        ends = isinstance(event, ResponseEndOfMessage)
+        if not (data or ends):
+            return  # an empty frame is not the end
+        out = self.carrier.stream(data)
+        if self.carrier.cut:
+            # Ended properly, a truncated answer would look complete.
+            yield from self._cancel_upstream()
+            yield from self._reset()
+            return
+        if out:
+            yield SendHttp(ResponseData(self.stream_id, out), self.context.client)
+        if ends:
+            yield from self.send_response(already_streamed=True)
 
     # -- ends
 

@@ -75,13 +75,16 @@ class Peer:
         self.acknowledge = True
         self.on_request: Callable[[Peer, int, Seen], Awaitable[None]] | None = None
         self.tasks: set[asyncio.Task[None]] = set()
+        self.news: asyncio.Event | None = None
         self.h2.initiate_connection()
         self.flush()
 
     def flush(self) -> None:
         self.writer.write(self.h2.data_to_send())
 
-    def open(self, headers: list[tuple[bytes, bytes]], body: bytes = b"", *, end: bool = True, trailers: Any = None) -> tuple[int, Seen]:
+    def open(
+        self, headers: list[tuple[bytes, bytes]], body: bytes = b"", *, end: bool = True, trailers: Any = None
+    ) -> tuple[int, Seen]:
         stream_id = self.h2.get_next_available_stream_id()
         seen = self.streams[stream_id] = Seen()
         self.h2.send_headers(stream_id, headers, end_stream=end and not body and not trailers)
@@ -138,6 +141,8 @@ class Peer:
                 self.streams[event.stream_id].reset = int(event.error_code)
             case h2.events.ConnectionTerminated():
                 self.terminated = int(event.error_code)
+        if self.news is not None:
+            self.news.set()
         if getattr(event, "stream_id", None) in self.streams:
             self.streams[event.stream_id].changed.set()
 
@@ -163,6 +168,14 @@ class LineRuntime:
         self.ends: list[str] = []
         self.heads: list[RequestHead] = []
         self.context_error: Exception | None = None
+        self.news = asyncio.Event()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for something that an exchange or an upstream stream does."""
+        async with asyncio.timeout(10):
+            while not condition():
+                self.news.clear()
+                await self.news.wait()
 
     def context(self, *_: Any) -> Any:
         if self.context_error is not None:
@@ -179,6 +192,7 @@ class LineRuntime:
 
     async def run(self, context: Any, head: RequestHead, carrier: Any) -> None:
         self.heads.append(head)
+        self.news.set()
         end = "returned"
         try:
             await self.line(head, carrier)
@@ -187,6 +201,7 @@ class LineRuntime:
             raise
         finally:
             self.ends.append(end)
+            self.news.set()
 
 
 def answer(status: int, body: bytes) -> Response:
@@ -238,18 +253,18 @@ async def lab(  # type: ignore[no-untyped-def]
 
     async def accept_upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer, client=False)
-        peer.on_request = serve
+        peer.on_request, peer.news = serve, runtime.news
         upstream_peers.append(peer)
         await peer.run()
         writer.close()
 
+    runtime = LineRuntime(line)
     their_leaves = LeafStore(CertificateAuthority(Path(tempfile.gettempdir()), (theirs,)))
     upstream_tls = server_context(their_leaves.leaf_pem("up.test"))
     upstream_tls.set_alpn_protocols([upstream_alpn])
     upstream = await asyncio.start_server(accept_upstream, "127.0.0.1", 0, ssl=upstream_tls)
     port = upstream.sockets[0].getsockname()[1]
     entry = entry_for(port, (theirs if trusted else ours).pem().decode())
-    runtime = LineRuntime(line)
     services = SimpleNamespace(
         leaf_store=LeafStore(CertificateAuthority(Path(tempfile.gettempdir()), (ours,))),
         watcher=SimpleNamespace(revoked=frozenset()),
