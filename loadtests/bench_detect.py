@@ -32,7 +32,7 @@ def covered(span: Span, others: Sequence[Span]) -> bool:
 
 def accuracy(engine: Engine, rows: Sequence[Mapping[str, Any]], profile: str) -> dict[str, Any]:
     found, wrong, missed, right = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
-    predictions = engine.detect([row["full_text"] for row in rows], profile, {"URL"})
+    predictions = engine.detect([row["full_text"] for row in rows], profile, frozenset({"URL"}))
     for row, predicted in zip(rows, predictions, strict=True):
         gold = [(CORE.get(s["entity_type"], ""), s["start_position"], s["end_position"]) for s in row["spans"]]
         spans = [(f.entity, f.start, f.end) for f in predicted if f.entity in CORE.values()]

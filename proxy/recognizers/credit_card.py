@@ -47,10 +47,10 @@ for _first, _last, _lengths in _ISSUERS:
     for _prefix in range(_first, _last + 1):
         _table[_prefix] = _table.get(_prefix, frozenset()) | _lengths
 
-# Up to three separators: "4111 - 1111", "4111, 1111", "4111\n1111". Letters or a decimal point before mean an
+# Up to five separators: "4111 - 1111", "4111\n1111", "**4111** **1111**". Letters or a decimal point before mean an
 # identifier or a fraction. The pattern is deterministic, so it is linear.
 _RUN: Final = re.compile(
-    r"(?<![0-9A-Za-z_])(?<![0-9][.,])[0-9]+(?:[ \t\r\n\u00a0.\-\u2010-\u2015/_|*,:]{1,3}[0-9]+)*(?![A-Za-z0-9_])"
+    r"(?<![0-9A-Za-z_])(?<![0-9][.,])[0-9]+(?:[\s.\-\u2010-\u2015/_|*`~,:]{1,5}[0-9]+)*(?![A-Za-z0-9_])"
 )
 _GROUP: Final = re.compile(r"[0-9]+")
 _MIN_DIGITS: Final = 12
@@ -69,6 +69,11 @@ def _usual(sizes: tuple[int, ...]) -> bool:
     return len(set(sizes[:-1])) == 1 and sizes[-1] <= sizes[0] and (sizes[0] >= 4 or sum(sizes) == len(sizes))
 
 
+def _is_fraction(text: str, start: int, sizes: tuple[int, ...]) -> bool:
+    """One run of digits right after `0.` or `12,`."""
+    return len(sizes) == 1 and start > 1 and text[start - 1] in ".," and text[start - 2].isdigit()
+
+
 def _find(text: str) -> Iterator[Finding]:
     for run in _RUN.finditer(text):
         if run.end() - run.start() < _MIN_DIGITS:
@@ -76,9 +81,11 @@ def _find(text: str) -> Iterator[Finding]:
         groups = tuple(group.span() for group in _GROUP.finditer(text, run.start(), run.end()))
         taken = 0
         for start, end, digits, sizes in DigitRun(groups).windows(text, _MIN_DIGITS, _MAX_DIGITS):
-            if start >= taken and issued(digits) and luhn(digits):
-                taken = end
-                yield Finding("CREDIT_CARD", start, end, SURE if _usual(sizes) else WITH_CONTEXT_ONLY, "credit_card")
+            if start < taken or not issued(digits) or not luhn(digits) or _is_fraction(text, start, sizes):
+                continue
+            usual = _usual(sizes)
+            taken = end if usual else taken
+            yield Finding("CREDIT_CARD", start, end, SURE if usual else WITH_CONTEXT_ONLY, "credit_card")
 
 
 RECOGNIZER: Final = Recognizer(

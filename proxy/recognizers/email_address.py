@@ -13,7 +13,7 @@ _LOCAL: Final = re.compile(r"""(?:[^\W]|[!#$%&'*+/=?^`{|}~.\-])+\Z""")
 _DOMAIN: Final = re.compile(
     r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}([^\W\d_]{2,24}|xn--[a-z0-9\-]{2,59})(?![\w\-])", re.IGNORECASE
 )
-_AT: Final = re.compile(r"@|\uff20|[\[({]\s?(?:at|AT|At)\s?[\])}]")
+_AT: Final = re.compile(r"[*_`~]{0,2}@[*_`~]{0,2}(?:\r?\n)?|\uff20|[\[({]\s?(?:at|AT|At)\s?[\])}]")
 _BRACKET_DOT: Final = re.compile(r"\s?[\[({]\s?(?:dot|DOT|Dot)\s?[\])}]\s?")
 _MAX_DOMAIN_CHARS: Final = 255
 
@@ -40,7 +40,7 @@ def _known(label: str) -> bool:
 def _local_start(text: str, at: int) -> int:
     """Where the local part that ends at `at` begins (== `at` when there is none)."""
     end = at
-    if text[at - 1 : at] == " " and text[at : at + 1] != "@":
+    if text[at - 1 : at] == " " and text[at : at + 1] in "[({":
         end = at - 1
     window = max(0, end - _MAX_LOCAL_CHARS)
     match = _LOCAL.search(text, window, end)
@@ -61,7 +61,7 @@ def _find(text: str) -> Iterator[Finding]:
         start = _local_start(text, at.start())
         if start == at.start():
             continue
-        begin = at.end() + (text[at.end() : at.end() + 1] == " " and len(at[0]) > 1)
+        begin = at.end() + (text[at.end() : at.end() + 1] == " " and at[0][0] in "[({")
         domain = text[begin : begin + _MAX_DOMAIN_CHARS]
         match = _DOMAIN.match(domain)
         if match is not None:
@@ -69,7 +69,7 @@ def _find(text: str) -> Iterator[Finding]:
             # `git@host:path` is how a repository is written, not a mailbox.
             if _known(match[1]) and not (text[start : at.start()] == "git" and text[end : end + 1] in {":", "/"}):
                 yield Finding("EMAIL_ADDRESS", start, end, SURE, "email_address")
-        elif len(at[0]) > 1 or _BRACKET_DOT.search(domain[:80]):
+        elif at[0][0] in "[({" or _BRACKET_DOT.search(domain[:80]):
             yield from _spelled(start, begin, domain)
 
 

@@ -18,13 +18,14 @@ _LENGTHS: Final[dict[str, int]] = {
     "SM": 27, "SO": 23, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
     "YE": 30,
 }  # fmt: skip
-_START: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[ \-\u00a0]?[0-9]{2}")
-_SEPARATORS: Final = frozenset(" \t\r\n\u00a0-.,/_:*|")
-_MAX_SEPARATORS: Final = 3
+_GAP: Final = r"[\s\-.,/_:*|`~]{0,5}"
+_START: Final = re.compile(rf"(?<![A-Za-z0-9])([A-Za-z]){_GAP}([A-Za-z]){_GAP}[0-9]{_GAP}[0-9]")
+_SEPARATORS: Final = frozenset(" \t\r\n\u00a0\u202f-.,/_:*|`~")
+_MAX_SEPARATORS: Final = 5
 
 
 def _walk(text: str, start: int, wanted: int) -> tuple[int, str]:
-    """Collects `wanted` letters and digits from `start`, at most three separators in a row: (end, characters)."""
+    """Collects `wanted` letters and digits from `start`, at most five separators in a row: (end, characters)."""
     found: list[str] = []
     gap = 0
     for index in range(start, min(len(text), start + wanted * (_MAX_SEPARATORS + 1))):
@@ -47,13 +48,21 @@ def valid(iban: str) -> bool:
     return int("".join(str(int(char, 36)) for char in moved)) % 97 == 1
 
 
+def _written(source: str, iban: str) -> bool:
+    """One in 97 stretches of prose passes the checksum, so a separated one must look like an account: capitals and
+    mostly digits."""
+    if len(source) == len(iban):
+        return True
+    return not any(char.islower() for char in source) and 2 * sum(char.isdigit() for char in iban) >= len(iban)
+
+
 def _find(text: str) -> Iterator[Finding]:
     for match in _START.finditer(text):
-        wanted = _LENGTHS.get(match[0][:2].upper())
+        wanted = _LENGTHS.get((match[1] + match[2]).upper())
         if wanted is None:
             continue
         end, iban = _walk(text, match.start(), wanted)
-        if iban and not text[end : end + 1].isalnum() and valid(iban):
+        if iban and not text[end : end + 1].isalnum() and valid(iban) and _written(text[match.start() : end], iban):
             yield Finding("IBAN_CODE", match.start(), end, SURE, "iban")
 
 

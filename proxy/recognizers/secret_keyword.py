@@ -23,7 +23,7 @@ _KEYWORD: Final = re.compile(
     re.IGNORECASE,
 )
 _ASSIGN: Final = re.compile(
-    r"""(?:["'`\]}]|\\["'])?\s{0,4}(?::=|=>|==?|:|\bis\b:?|\bare\b|\bwas\b)\s{0,4}(?:[bruf]?(?P<quote>\\?["'`])(?P<quoted>[^"'`\r\n\\]{4,512})(?P=quote)|(?P<bare>[^\s"'`,;<>()\[\]{}&|]{6,512}))"""
+    r"""(?:["'`\]}]|\\["'])?\s{0,4}(?::=|=>|==?|:|\bis\b:?|\bare\b|\bwas\b)\s{0,4}(?:[bruf]?(?P<quote>\\?["'`])(?P<quoted>[^"'`\r\n\\]{4,512})(?P=quote)|(?P<bare>[^\s"'`,;<>()\[\]{}|]{6,512}))"""
 )
 _BEARER: Final = re.compile(
     r"(?<![A-Za-z])(?:Bearer|Token|Basic|ApiKey)\s{1,2}([A-Za-z0-9_\-.~+/]{20,2048}={0,2})(?![A-Za-z0-9])"
@@ -36,6 +36,8 @@ _REFERENCE: Final = re.compile(
 )
 _WORDY: Final = re.compile(r"[A-Za-z]+(?:[_\-. ][A-Za-z]+)*[.:!?]?\Z")
 _TRAILING: Final = ".:!?"
+_NEXT_FIELD: Final = re.compile(r"&\w{1,32}=")
+"""Of a query or form: `token=…&next=…`."""
 
 
 def entropy_bits(value: str) -> float:
@@ -74,7 +76,9 @@ def _assigned(text: str) -> Iterator[Finding]:
         if match is None:
             continue
         group = "quoted" if match["quoted"] is not None else "bare"
-        value = match[group].rstrip(_TRAILING) if group == "bare" else match[group]
+        value = match[group]
+        if group == "bare":
+            value = _NEXT_FIELD.split(value, maxsplit=1)[0].rstrip(_TRAILING)
         score = _worth(value, quoted=group == "quoted")
         if score:
             yield Finding("SECRET", match.start(group), match.start(group) + len(value), score, "secret_keyword")

@@ -7,12 +7,12 @@ from typing import Final
 from proxy.model import Finding
 from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer, has_digit
 
-_DASH: Final = "\\-\u2010-\u2015"
-_GROUPED: Final = re.compile(
-    rf"(?<![0-9A-Za-z_.\-+])([0-9]{{3}})([ {_DASH}._/]{{1,3}})([0-9]{{2}})[ {_DASH}._/]{{1,3}}([0-9]{{4}})"
-    r"(?![0-9A-Za-z_]|[.\-][0-9])"
-)
+_DASHES: Final = "-\u2010\u2011\u2012\u2013\u2014\u2015"
+_GAP: Final = rf"[\s{_DASHES[1:]}.,_/*`~|\-]{{1,5}}"
+_AFTER: Final = r"(?![0-9A-Za-z_]|[.\-][0-9])"
+_GROUPED: Final = re.compile(rf"(?<![0-9A-Za-z_.\-+])([0-9]{{3}})({_GAP})([0-9]{{2}}){_GAP}([0-9]{{4}}){_AFTER}")
 _BARE: Final = re.compile(r"(?<![0-9A-Za-z_.\-+,])([0-9]{3})([0-9]{2})([0-9]{4})(?![0-9A-Za-z_]|[.,\-][0-9])")
+_SPREAD: Final = re.compile(r"(?<![0-9A-Za-z_.,\-+])[0-9](?:[ .\-]{1,3}[0-9]){8}(?![0-9A-Za-z_]|[ .,\-]{1,3}[0-9])")
 
 
 def issued(area: str, group: str, serial: str) -> bool:
@@ -23,10 +23,16 @@ def issued(area: str, group: str, serial: str) -> bool:
 def _find(text: str) -> Iterator[Finding]:
     for match in _GROUPED.finditer(text):
         if issued(match[1], match[3], match[4]):
-            dashed = match[2].strip(" ") in {"-", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015"}
-            yield Finding("US_SSN", match.start(), match.end(), LIKELY if dashed else POSSIBLE, "us_ssn")
+            dashed = not set(match[2]).isdisjoint(_DASHES)
+            single = len(match[2]) == 1 and match[2] != ","
+            score = LIKELY if dashed else POSSIBLE if single else WITH_CONTEXT_ONLY
+            yield Finding("US_SSN", match.start(), match.end(), score, "us_ssn")
     for match in _BARE.finditer(text):
         if issued(match[1], match[2], match[3]) and len(set(match[0])) > 1:
+            yield Finding("US_SSN", match.start(), match.end(), WITH_CONTEXT_ONLY, "us_ssn")
+    for match in _SPREAD.finditer(text):
+        digits = re.sub(r"[^0-9]", "", match[0])
+        if issued(digits[:3], digits[3:5], digits[5:]) and len(set(digits)) > 1:
             yield Finding("US_SSN", match.start(), match.end(), WITH_CONTEXT_ONLY, "us_ssn")
 
 
