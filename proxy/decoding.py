@@ -119,5 +119,5 @@ class _Zstd:
         return b"".join(out)
 
 
-def _zstd_engine() -> zstandard.ZstdDecompressionObj:
+def _zstd_engine() -> "zstandard.ZstdDecompressionObj":
     return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()

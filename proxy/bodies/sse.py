@@ -7,7 +7,8 @@ passed on as it came.
 import re
 from dataclasses import dataclass
 
-_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+# After CRLF a lone CR at the end of the buffer is half a line end: the LF belongs to the same event.
+_BLANK_LINE = re.compile(rb"\r\n(?:\r\n|\n|\r(?=[^\n]))|(?>(?<!\r)\n|\r(?!\n))(?>\r\n|\n|\r)")
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\n|\r|\Z)")
 _DATA_FIELD = re.compile(rb"(?:\xef\xbb\xbf)?data(?:: ?|\Z)")
 _BOM = b"\xef\xbb\xbf"
