@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from proxy.inspector.wire import VERSION, Decoder, Frame, WireError, encode, job_fields, policy_fields
 from proxy.model import InspectJob
@@ -40,8 +40,8 @@ class _Wire(asyncio.Protocol):
         self.closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            self.transport = transport
+        # uvloop's transports do not derive from asyncio.Transport, so asking for the type would refuse them.
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         try:

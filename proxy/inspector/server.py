@@ -23,7 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy.config.snapshot import DlpPolicy
 from proxy.errors import Denied
@@ -151,9 +151,9 @@ class Session(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
-            self._send(encode({"t": "hello", "version": VERSION, "engine": self._engine_id}))
+        # uvloop's transports do not derive from asyncio.Transport, so asking for the type would refuse them.
+        self._transport = cast("asyncio.Transport", transport)
+        self._send(encode({"t": "hello", "version": VERSION, "engine": self._engine_id}))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         self._transport = None
