@@ -247,7 +247,7 @@ def _namer(leaves: Sequence[TextLayer], ruled: Sequence[Ruled]) -> "_Namer":
 class _Namer:
     """Shows names of keys and fields in locations; one that a finding touches, or that looks like data, is `*`."""
 
-    _PLAIN: Final = re.compile(r"(?!(?:.*\d){4})[A-Za-z_$][A-Za-z0-9_.\-]{0,40}")
+    _PLAIN: Final = re.compile(r"(?!(?:\D*\d){4})[A-Za-z_$][A-Za-z0-9_.\-]{0,40}")
 
     def __init__(self, touched: frozenset[str]) -> None:
         self._touched = touched

@@ -14,7 +14,7 @@ from proxy.bodies.layers import FixedText, TextLayer, TextRoot
 from proxy.bodies.limits import Limits
 from proxy.model import Headers
 
-_TAME: Final = re.compile(r"(?!(?:.*\d){9})(?!.*\d{5})[\w*/+;,=.:()\"'? -]{0,256}")
+_TAME: Final = re.compile(r"(?!(?:\D*\d){9})(?!.*\d{5})[\w*/+;,=.:()\"'? -]{0,256}")
 """Words and small numbers: fewer than nine digits in all (a US SSN), no five in a row."""
 
 _FORMS: Final[dict[str, re.Pattern[str]]] = {
@@ -46,7 +46,7 @@ _BROWSER: Final = re.compile(
     r"(?:Chrome|CriOS|Edg|OPR|HeadlessChrome)/\d{1,3}\.0\.\d{1,4}\.\d{1,3}|Mozilla/5\.0|AppleWebKit/537\.36"
     r"|Safari/537\.36|Gecko/20100101|(?:Firefox|rv:)/?\d{1,3}\.0|Intel Mac OS X 10_15_7|Windows NT 10\.0; Win64; x64"
 )
-_PLAIN_NAME: Final = re.compile(r"(?!(?:.*\d){5})[A-Za-z0-9_-]{1,64}")
+_PLAIN_NAME: Final = re.compile(r"(?!(?:\D*\d){5})[A-Za-z0-9_-]{1,64}")
 
 
 class MachineText(TextRoot):

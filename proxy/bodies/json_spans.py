@@ -55,7 +55,7 @@ class Leaf(TextLayer):
     def offsets(self) -> Offsets:
         """Map from `text` to the parent's text."""
         inner = self.start + 1 if self.kind != "number" else self.start
-        found = substitute(_ESCAPE, self._raw, _unescape_one)[1] if "\\" in self._raw else Offsets([], [])
+        found = substitute(_ESCAPE, self._raw, _unescape_one)[1] if "\\" in self._raw else Offsets([], [], [])
         return found.shifted(inner)
 
     def lift(self, edits: Sequence[Edit]) -> list[Edit]:

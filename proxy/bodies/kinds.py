@@ -93,7 +93,7 @@ def _mostly_utf8(data: bytes) -> bool:
         data.decode("utf-8")
     except UnicodeDecodeError:
         high = len(data) - len(data.translate(None, bytes(range(128, 256))))
-        return high * 4 < len(data)
+        return high * 2 <= len(data)
     return True
 
 

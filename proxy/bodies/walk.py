@@ -6,6 +6,7 @@ listed in `Walk.media`, for policy to decide.
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -196,15 +197,20 @@ class NumberRun(TextLayer):
         self.text = parent.text[self._start : leaves[-1].end]
 
     def lift(self, edits: Sequence[Edit]) -> list[Edit]:
-        return [
-            Edit(leaf.start, leaf.end, json.dumps(edit.new))
-            for edit in edits
-            for leaf in self._leaves
-            if leaf.start < edit.end + self._start and edit.start + self._start < leaf.end
-        ]
+        out: list[Edit] = []
+        for edit in edits:
+            at = bisect_right(self._leaves, edit.start + self._start, key=_end)
+            while at < len(self._leaves) and self._leaves[at].start < edit.end + self._start:
+                out.append(Edit(self._leaves[at].start, self._leaves[at].end, json.dumps(edit.new)))
+                at += 1
+        return out
 
     def where(self, name: Namer) -> str:
         return self._leaves[0].where(name)
+
+
+def _end(leaf: Leaf) -> int:
+    return leaf.end
 
 
 def _looks_like_json(text: str) -> bool:

@@ -19,7 +19,7 @@ def _luhn(digits: str) -> bool:
 
 
 class RegexDetector:
-    """SSNs, card numbers by Luhn, e-mail addresses, IBANs, and names written `Dr. Xyz` or `Mr. X Y`; counts its calls."""
+    """SSNs, card numbers by Luhn, e-mail addresses, IBANs, and one person; keeps what it was shown."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []

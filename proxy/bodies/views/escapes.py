@@ -1,5 +1,7 @@
-r"""Escapes of JSON and programming languages (`\u0034`), of HTML (`&#52;`) and of URLs (`%34`) in a text, and quoted-printable
-(RFC 2045 section 6.7), which is taken for that where a line ends in `=`."""
+r"""Escapes in a text: of JSON and programming languages (`\u0034`), of HTML (`&#52;`), of URLs (`%34`).
+
+Quoted-printable (RFC 2045 section 6.7) too, which a text is taken for where a line of it ends in `=`.
+"""
 
 import html
 import re

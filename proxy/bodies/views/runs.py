@@ -11,9 +11,9 @@ from proxy.bodies.views import Reading
 _LEAST: Final = 24
 """Characters: shorter runs are words and ids; 24 base64 characters carry 18 bytes, a card number and two more."""
 
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}+={0,2}+")
-_WRAPPED: Final = re.compile(r"(?:[A-Za-z0-9+/]{24,}+\r?\n)++[A-Za-z0-9+/]++={0,2}+")
-_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}[ :,-]?){12,}")
+_BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{24,}+={0,2}+")
+_WRAPPED: Final = re.compile(r"(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{24,}+\r?\n)++[A-Za-z0-9+/]*+={0,2}+")
+_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}[ :,-]?){11,}[0-9A-Fa-f]{2}")
 _SPACE: Final = re.compile(r"\s+")
 _TO_STANDARD: Final = str.maketrans("-_", "+/")
 
@@ -62,18 +62,26 @@ def _constant(whole: tuple[int, int]) -> Callable[[int, int], tuple[int, int]]:
     return span
 
 
-def _long_words(text: str) -> bool:
-    return len(text) >= _LEAST and max(map(len, text.split()), default=0) >= _LEAST
+def _table(members: bytes) -> bytes:
+    return bytes(0x78 if code in members else 0x20 for code in range(256))
+
+
+_HEX_DIGITS: Final = b"0123456789abcdefABCDEF"
+_HEX_TABLE: Final = _table(_HEX_DIGITS)
+_BASE64_TABLE: Final = _table(bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B)) + b"+/_-")
+_RUN: Final = b"x" * _LEAST
 
 
 def view(text: str) -> Sequence[Reading]:
-    """One reading per run that decodes to a text."""
+    """One reading per run that decodes to a text. Byte tables tell in microseconds that there is none."""
     if len(text) < _LEAST:
         return ()
-    found = []
-    if _long_words(text):
-        found = [*_runs(text, _BASE64, _from_base64), *_runs(text, _WRAPPED, _from_base64)]
-    if _HEX.search(text):
+    raw = text.encode("latin-1", "replace")
+    found: list[Reading] = []
+    if _RUN in raw.translate(_BASE64_TABLE):
+        found += _runs(text, _BASE64, _from_base64)
+        found += _runs(text, _WRAPPED, _from_base64)
+    if _RUN in raw.translate(_HEX_TABLE, b" :,-"):
         found += _runs(text, _HEX, _from_hex)
     return found
 
