@@ -210,6 +210,8 @@ def _wildcards_over(host: HostPattern) -> Iterator[HostPattern]:
 
 def _compare(entry: Rec, other: Rec, port: int, problems: Problems) -> None:
     for name in _AGREE:
+        if any(name in one and name not in one.fields for one in (entry, other)):
+            continue  # unreadable, and reported as such
         if _decided(entry, name) != _decided(other, name):
             problems.add(
                 entry.at(name),

@@ -39,13 +39,25 @@ class Content:
 def load_content(directory: Path, state_dir: Path | None = None, *, entities: frozenset[str] | None = None) -> Content:
     """Reads and checks a directory of policy files. Raises ConfigErrors with all mistakes at once.
 
-    `state_dir`: where `upstream_ca: state:FILE` is looked up. `entities`: the known ones (None: any name is taken).
+    `state_dir`: where `upstream_ca: state:FILE` is looked up. `entities`: the known ones (None: those of the
+    recognisers of this installation).
     """
-    return compile_source(load_directory(directory, state_dir), entities=entities)
+    known = known_entities() if entities is None else entities
+    return compile_source(load_directory(directory, state_dir), entities=known)
+
+
+def known_entities() -> frozenset[str]:
+    """What the recognisers of this installation can find."""
+    from proxy.recognizers import discover
+
+    return frozenset(entity for recognizer in discover() for entity in recognizer.entities)
 
 
 def compile_source(source: Source, *, entities: frozenset[str] | None = None) -> Content:
-    """Checks what was read and makes a revision of it. Raises ConfigErrors with all mistakes at once."""
+    """Checks what was read and makes a revision of it. Raises ConfigErrors with all mistakes at once.
+
+    `entities` None: any name is taken.
+    """
     problems = source.problems
     reader = Reader(problems, source.asset)
     node = source.files.get(PLATFORM_FILE)

@@ -36,7 +36,7 @@ class ConfigError:
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.col}: {self.message}\n    fix: {self.fix}"
+        return f"error: {self.message}\n  at:  {self.file}:{self.line}:{self.col}\n  fix: {self.fix}"
 
 
 class ConfigErrors(Exception):

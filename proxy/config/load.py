@@ -35,6 +35,7 @@ class Source:
         if reference.startswith(PEM_START):
             return ca_certificates(reference.encode(), "the inline text")
         if reference not in self._assets:
+            self._assets[reference] = ""  # a file that cannot be read is one mistake, however many entries name it
             self._assets[reference] = _ca_pem(reference, self._path(reference))
         return self._assets[reference]
 
