@@ -45,6 +45,8 @@ OVERTIME: Final = 3.0
 STOP_GRACE_S: Final = 2.0
 EXIT_STUCK: Final = 70
 EXIT_NO_MODEL: Final = 3
+EXIT_NO_SOCKET: Final = 4
+_FIX_SOCKET: Final = "end the process that listens there, or give another --socket in a directory of yours"
 
 type Judge = Callable[[InspectJob], Inspection]
 
@@ -298,7 +300,11 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_NO_MODEL
     gc.collect()
     gc.freeze()
-    asyncio.run(serve(path, judge, parent))
+    try:
+        asyncio.run(serve(path, judge, parent))
+    except OSError as error:
+        print(f"error: {error.strerror}\n  at:  {path}\n  fix: {_FIX_SOCKET}", file=sys.stderr)  # noqa: T201
+        return EXIT_NO_SOCKET
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,7 @@ def test_all_profiles_find_the_structured_four(engine: Engine, profile: str) -> 
 
 def test_findings_are_disjoint_and_in_order(engine: Engine) -> None:
     findings = engine.detect([SENTENCE], "paranoid")[0]
-    assert all(left.end <= right.start for left, right in zip(findings, findings[1:], strict=False))
+    assert all(left.end <= right.start for left, right in pairwise(findings))
 
 
 def test_unknown_profile_is_an_error_not_a_default(engine: Engine) -> None:

@@ -7,7 +7,7 @@ import pytest
 from proxy.recognizers import discover
 from proxy.recognizers.base import Recognizer
 
-SMALL = 8_000
+SMALL = 4_000
 GROWTH = 4
 WORST = 2.5
 """A quadratic recogniser takes four times the linear time at GROWTH 4; noise on a shared machine stays below this."""

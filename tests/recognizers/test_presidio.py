@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ TEXTS = [
 
 
 @pytest.fixture
-def no_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Records every socket that is made while it is in force, and refuses it."""
     made: list[object] = []
 
@@ -30,7 +29,7 @@ def no_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    yield made
+    return made
 
 
 def test_nothing_reaches_for_the_network(no_sockets: list[object]) -> None:
