@@ -179,7 +179,7 @@ class AuditWriter:
                 return
             time.sleep(_RETRY_S)
         self._in_hand = 0
-        self._set_ready(True)
+        self._set_ready(self.depth * 2 < self._limits.spool_records)
         for _, done in batch:
             if done is not None:
                 done.get_loop().call_soon_threadsafe(_resolve, done)
