@@ -270,7 +270,8 @@ class Ledger:
                     await self._send(key)
                 await self._repair(key)
                 self._forget(key, now_s)
-            self._compact()
+            if self._journal.wants_compaction:
+                self._compact_now()
 
     async def aclose(self, now_s: float | None = None) -> None:
         """Sends everything and returns all leases. What the store did not take, and reservations that are still open,
@@ -354,9 +355,7 @@ class Ledger:
             self._journal.append(kind, **facts)
             del self._backlog[0]
 
-    def _compact(self) -> None:
-        if not self._journal.wants_compaction:
-            return
+    def _compact_now(self) -> None:
         lines: list[tuple[str, Mapping[str, Any]]] = [("batch", batch) for batch in self._batches.values()]
         lines += [("intent", opened.line(name)) for name, opened in self._open.items()]
         for (app, day, month), tally in self._tallies.items():

@@ -33,8 +33,8 @@ STOPS_POLL_S: Final = 0.2
 # show an epoch that was seen before.
 REFRESH_S: Final = 30.0
 RESUBSCRIBE_S: Final = 1.0
-# How far back a worker walks the log for a publisher that was added while it was away.
-WALK_LIMIT: Final = 200
+# How far back a worker looks for the revision that named a publisher.
+LOG_LIMIT: Final = 1000
 # No token lives longer than this in practice (an hour by default); what the store had known exactly is lost.
 GIVEN_BACK_TTL_S: Final = 31 * 86_400
 
@@ -271,29 +271,39 @@ class ConfigWatcher:
             self._refuse(self.status.head_seq, "", refused.why, str(refused))
 
     async def _follow(self, head: Manifest) -> None:
-        if head.digest() == self._refused_digest:
+        digest = head.digest()
+        if digest == self._refused_digest:
             return
-        accept(head, self._accepted)
-        if self._accepted is not None and head.digest() == self._accepted.digest and self._snapshot is not None:
+        if self._accepted is not None and digest == self._accepted.digest and self._snapshot is not None:
             self._clear_refusal()
             return
         try:
             verify(head, self._keys())
         except ManifestRefused as refused:
-            if refused.why != "unknown_key" or not await self._walk(head):
+            if refused.why != "unknown_key" or not await self._vouched(head):
                 raise
+        accept(head, self._accepted)
         await self._fetch(head)
 
-    async def _walk(self, head: Manifest) -> bool:
-        """Takes the revisions between ours and `head` one by one: one of them may name the publisher of the next.
-        True when `head` is signed by somebody who is known now."""
-        for raw in reversed(list(await self._store.manifests(WALK_LIMIT))):
-            manifest = parse(raw)
-            if self._accepted is not None and self._accepted.seq < manifest.seq < head.seq:
-                accept(manifest, self._accepted)
-                verify(manifest, self._keys())
-                await self._fetch(manifest)
-        return head.key_id in self._keys()
+    async def _vouched(self, head: Manifest) -> bool:
+        """Whether a revision between ours and `head` names its publisher: goes from the newest manifest that we trust
+        to the ones that its policy trusts. None of these revisions comes into force."""
+        log = [parse(raw) for raw in await self._store.manifests(LOG_LIMIT)]
+        keys, last = self._keys(), self._accepted
+        while head.key_id not in keys:
+            between = (step for step in log if (last.seq if last else 0) < step.seq < head.seq)
+            step = next((step for step in between if _verifies(step, keys)), None)
+            content = await self._store.get_revision(step.revision) if step is not None else None
+            if step is None or content is None:
+                return False
+            accept(step, last)
+            check_content(step, content)
+            snapshot = await self._compiled(step, content)
+            if snapshot is None:
+                return False
+            keys, last = trusted_keys(self._root_public_key, snapshot.platform.publishers), Accepted.of(step)
+        verify(head, keys)
+        return True
 
     async def _fetch(self, manifest: Manifest) -> None:
         content = await self._store.get_revision(manifest.revision)
@@ -342,6 +352,14 @@ class ConfigWatcher:
 
     def _clear_refusal(self) -> None:
         self._refuse(0, "", "", "")
+
+
+def _verifies(manifest: Manifest, keys: Mapping[str, bytes]) -> bool:
+    try:
+        verify(manifest, keys)
+    except ManifestRefused:
+        return False
+    return True
 
 
 def _first_line(error: Exception) -> str:

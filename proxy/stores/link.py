@@ -32,6 +32,10 @@ class Script:
         object.__setattr__(self, "sha", digest.hexdigest())
 
 
+# redis-py makes a dict of a bare HGETALL and drops what has no partner: half an answer would look like an empty one.
+HASH: Final = Script("return redis.call('HGETALL', KEYS[1])")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A parsed store URL. `nodes` and `service` are for Sentinel and Cluster; `url` for everything else."""
@@ -243,11 +247,8 @@ def as_text(value: Any) -> str:
 
 
 def as_pairs(value: Any) -> dict[str, bytes]:
-    """A hash as redis-py returns it: a dict, or (from a script) a flat list."""
-    if isinstance(value, dict):
-        flat: list[Any] = [part for pair in value.items() for part in pair]
-    else:
-        flat = as_list(value)
+    """A hash that HASH returned: a flat list of names and values."""
+    flat = as_list(value)
     if len(flat) % 2:
         raise StoreFault("garbage")
     pairs: dict[str, bytes] = {}

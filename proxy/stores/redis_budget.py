@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from proxy.stores.faults import StoreFault
-from proxy.stores.link import RedisLink, Script, as_bytes, as_int, as_list, as_pairs, as_text
+from proxy.stores.link import HASH, RedisLink, Script, as_bytes, as_int, as_list, as_pairs, as_text
 from proxy.stores.ports import Grant
 from proxy.stores.usage_rows import counters, days, field_name, row_from
 
@@ -142,7 +142,7 @@ class RedisBudgetStore:
     async def usage(self, *, since: str, until: str, app: str | None) -> Sequence[Mapping[str, Any]]:
         rows: list[Mapping[str, Any]] = []
         for day in days(since, until):
-            rows += _rows(day, as_pairs(await self._link.run("HGETALL", f"egress:{{u:{day}}}:rows")), app)
+            rows += _rows(day, as_pairs(await self._link.script(HASH, (f"egress:{{u:{day}}}:rows",))), app)
         return rows
 
 

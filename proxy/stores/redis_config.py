@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from proxy.stores.faults import StoreFault
-from proxy.stores.link import RedisLink, Script, as_bytes, as_int, as_list, as_pairs, as_text
+from proxy.stores.link import HASH, RedisLink, Script, as_bytes, as_int, as_list, as_pairs, as_text
 from proxy.stores.ports import Conflict
 
 LOG_LIMIT: Final = 1000
@@ -101,7 +101,7 @@ class RedisConfigStore:
         await self._link.script(_KILL, (_EPOCH, _P + "kills"), (app, body))
 
     async def kills(self) -> Mapping[str, Mapping[str, Any]]:
-        return _facts(await self._link.run("HGETALL", _P + "kills"))
+        return _facts(await self._link.script(HASH, (_P + "kills",)))
 
 
 def _facts(answer: Any) -> dict[str, Mapping[str, Any]]:

@@ -68,5 +68,5 @@ def over(url: str, scenario: Callable[[Store], Coroutine[Any, Any, None]]) -> No
 async def until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
     """Returns as soon as `condition` holds; TimeoutError when it does not come true."""
     async with asyncio.timeout(limit_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes too
             await asyncio.sleep(0.005)

@@ -303,7 +303,7 @@ def test_cluster(tmp_path: Path) -> None:
             link = RedisLink(f"redis://127.0.0.1:{port}")
             await link.run("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             async with asyncio.timeout(10):
-                while b"cluster_state:ok" not in await link.run("CLUSTER", "INFO"):
+                while b"cluster_state:ok" not in await link.run("CLUSTER", "INFO"):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             await link.aclose()
             store = RedisStore(f"redis+cluster://127.0.0.1:{port}")

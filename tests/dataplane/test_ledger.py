@@ -1,0 +1,605 @@
+"""Money: never more than the limit, never lost, never counted twice; whatever dies in between."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.config.snapshot import AppPolicy, BudgetPolicy, DlpPolicy, Limits
+from proxy.dataplane import journal as journal_module
+from proxy.dataplane.journal import Busy
+from proxy.dataplane.ledger import IDLE_S, REFUSAL_S, Ledger, reconcile, reconcile_all
+from proxy.errors import Denied
+from proxy.model import Cost, Reservation, Usage
+from proxy.paths import Paths
+from proxy.stores.memory import MemoryBudgetStore
+from proxy.stores.open import Store
+from proxy.stores.ports import Grant, StoreUnavailable
+from tests.stores.kit import over, store_url, until, valkey
+
+__all__ = ["store_url", "valkey"]
+
+NOW_S = 1_795_500_000.0
+DAY, MONTH = "2026-11-24", "2026-11"
+KEY = ("a", DAY, MONTH)
+DLP = DlpPolicy("balanced", (), "redact")
+
+
+def policy(name: str = "a", **budget: Any) -> AppPolicy:
+    limits = {"daily_usd_nanos": 1000, "monthly_usd_nanos": 5000, "at": "apps/a.yaml:9:1"} | budget
+    return AppPolicy(
+        name,
+        "o",
+        "CC",
+        "production",
+        None,
+        "enforce",
+        None,
+        (),
+        True,
+        (),
+        DLP,
+        None,
+        BudgetPolicy(**limits),
+        Limits(),
+        "",
+    )
+
+
+APP = policy()
+
+
+async def reserve(ledger: Ledger, usd_nanos: int, app: AppPolicy = APP, now_s: float = NOW_S) -> Reservation:
+    found = ledger.reserve(app, usd_nanos, "x", now_s)
+    return await found if isinstance(found, Awaitable) else found
+
+
+def usage(model: str = "m") -> Usage:
+    return Usage("openai", "chat", model, model, input_tokens=10, output_tokens=5)
+
+
+class Flaky(MemoryBudgetStore):
+    """A store that can go away, before or after it has done what it was asked."""
+
+    down = False
+    lose_answers = False
+
+    async def lease(self, app: str, **wanted: Any) -> Grant:
+        self._check()
+        grant = await super().lease(app, **wanted)
+        self._lose()
+        return grant
+
+    async def settle(self, app: str, **entry: Any) -> None:
+        self._check()
+        await super().settle(app, **entry)
+        self._lose()
+
+    async def add_usage(self, rows: Any) -> None:
+        self._check()
+        await super().add_usage(rows)
+        self._lose()
+
+    async def spend(self, app: str, *, period: str) -> int:
+        self._check()
+        return await super().spend(app, period=period)
+
+    def _check(self) -> None:
+        if self.down:
+            raise StoreUnavailable("down")
+
+    def _lose(self) -> None:
+        if self.lose_answers:
+            raise StoreUnavailable("answer lost")
+
+
+def test_the_second_request_needs_no_store(paths: Paths, store_url: str) -> None:
+    async def scenario(store: Store) -> None:
+        ledger = Ledger(store.budget, paths, "w1")
+        app = policy(daily_usd_nanos=100_000, monthly_usd_nanos=None)
+        first = ledger.reserve(app, 100, "x", NOW_S)
+        assert not isinstance(first, Reservation)
+        ledger.settle(await first, 100, estimated=False)
+        await reserve(ledger, 100, app)
+        third = ledger.reserve(app, 100, "x", NOW_S)
+        assert isinstance(third, Reservation)
+        assert (third.app, third.usd_nanos, third.day, third.month) == ("a", 100, DAY, MONTH)
+        await ledger.aclose(NOW_S)
+
+    over(store_url, scenario)
+
+
+def test_settle_sends_spend_and_usage_and_returns_the_rest(paths: Paths, store_url: str) -> None:
+    async def scenario(store: Store) -> None:
+        ledger = Ledger(store.budget, paths, "w1")
+        reservation = await reserve(ledger, 300)
+        ledger.settle(reservation, 120, estimated=False)
+        ledger.settle(reservation, 999, estimated=False)
+        ledger.record_usage(APP, "x", usage(), Cost(120, True, "t"), saved=False, now_s=NOW_S)
+        ledger.record_usage(APP, "x", usage(), Cost(77, True, "t"), saved=True, now_s=NOW_S)
+        ledger.record_usage(APP, "x", usage("new"), Cost(0, False, ""), saved=False, now_s=NOW_S)
+        await ledger.flush(NOW_S)
+        assert await store.budget.spend("a", period=DAY) == 120
+        await ledger.aclose(NOW_S)
+        assert await store.budget.leased_by("w1") == {}
+        rows = {row["model"]: row for row in await store.budget.usage(since=DAY, until=DAY, app="a")}
+        facts = ("requests", "input_tokens", "cost_usd_nanos", "saved_usd_nanos", "cache_hits", "unpriced")
+        assert [rows["m"][name] for name in facts] == [2, 10, 120, 77, 1, 0]
+        assert [rows["new"][name] for name in facts] == [1, 10, 0, 0, 0, 1]
+        assert (rows["m"]["owner"], rows["m"]["cost_center"]) == ("o", "CC")
+        assert list(paths.journal_dir.iterdir()) == []
+
+    over(store_url, scenario)
+
+
+def test_exceeding_is_denied_with_the_time_to_come_back(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = MemoryBudgetStore()
+        ledger = Ledger(store, paths, "w1")
+        ledger.settle(await reserve(ledger, 990), 990, estimated=False)
+        await ledger.flush(NOW_S)
+        with pytest.raises(Denied) as caught:
+            await reserve(ledger, 20)
+        assert caught.value.code == "budget_exceeded"
+        assert caught.value.where == "apps/a.yaml:9:1"
+        assert "daily" in caught.value.detail
+        assert caught.value.retry_after_s is not None
+        assert 0 < caught.value.retry_after_s <= 86401
+        assert (await reserve(ledger, 10)).usd_nanos == 10
+        await ledger.aclose(NOW_S)
+
+    asyncio.run(scenario())
+
+
+def test_money_in_flight_is_told_apart_from_money_spent(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = MemoryBudgetStore()
+        one, two = Ledger(store, paths, "w1"), Ledger(store, paths, "w2")
+        held = await reserve(one, 1000)
+        with pytest.raises(Denied, match="in flight") as caught:
+            await reserve(two, 1)
+        assert caught.value.retry_after_s == 5
+        one.settle(held, 100, estimated=False)
+        await one.flush(NOW_S)
+        assert (await reserve(two, 900, now_s=NOW_S + REFUSAL_S)).usd_nanos == 900
+        await one.aclose(NOW_S)
+        await two.aclose(NOW_S)
+
+    asyncio.run(scenario())
+
+
+def test_a_hammering_app_is_refused_from_memory(paths: Paths) -> None:
+    class Counting(MemoryBudgetStore):
+        leases = 0
+
+        async def lease(self, app: str, **wanted: Any) -> Grant:
+            self.leases += 1
+            return await super().lease(app, **wanted)
+
+    async def scenario() -> None:
+        store = Counting()
+        ledger = Ledger(store, paths, "w1")
+        for _ in range(50):
+            with pytest.raises(Denied, match="budget_exceeded"):
+                await reserve(ledger, 2000)
+        assert store.leases == 1
+        assert (await reserve(ledger, 1000)).usd_nanos == 1000
+        await ledger.aclose(NOW_S)
+
+    asyncio.run(scenario())
+
+
+def test_report_mode_lets_it_through_and_records_the_overspend(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = MemoryBudgetStore()
+        ledger = Ledger(store, paths, "w1")
+        app = policy(on_exceeded="report")
+        reservation = await reserve(ledger, 5000, app)
+        ledger.settle(reservation, 4000, estimated=False)
+        await ledger.aclose(NOW_S)
+        assert await store.spend("a", period=DAY) == 4000
+
+    asyncio.run(scenario())
+
+
+def test_overspend_is_recorded_and_eats_nobody_elses_cover(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = MemoryBudgetStore()
+        ledger = Ledger(store, paths, "w1")
+        cheap, other = await reserve(ledger, 100), await reserve(ledger, 600)
+        ledger.settle(cheap, 350, estimated=False)
+        await ledger.flush(NOW_S)
+        assert await store.spend("a", period=DAY) == 350
+        assert (await store.leased_by("w1"))[KEY] >= 600
+        assert ledger.overspent_usd_nanos > 0
+        with pytest.raises(Denied):
+            await reserve(ledger, 51)
+        ledger.settle(other, 600, estimated=False)
+        await ledger.aclose(NOW_S)
+        assert await store.spend("a", period=DAY) == 950
+        assert await store.leased_by("w1") == {}
+
+    asyncio.run(scenario())
+
+
+def test_unused_leases_go_back_when_idle_and_near_the_limit(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = MemoryBudgetStore()
+        app = policy(daily_usd_nanos=100_000, monthly_usd_nanos=None)
+        ledger = Ledger(store, paths, "w1")
+        for _ in range(2):
+            ledger.settle(await reserve(ledger, 10, app), 10, estimated=False)
+        await ledger.flush(NOW_S)
+        assert sum((await store.leased_by("w1")).values()) > 0
+        await ledger.flush(NOW_S + IDLE_S + 0.1)
+        assert await store.leased_by("w1") == {}
+        tight = policy("b", daily_usd_nanos=100, monthly_usd_nanos=None)
+        ledger.settle(await reserve(ledger, 60, tight), 5, estimated=False)
+        await ledger.flush(NOW_S)
+        assert await store.leased_by("w1") == {}
+        await ledger.aclose(NOW_S)
+
+    asyncio.run(scenario())
+
+
+def test_periods_follow_the_budgets_time_zone(paths: Paths) -> None:
+    async def scenario() -> None:
+        ledger = Ledger(MemoryBudgetStore(), paths, "w1")
+        app = policy(time_zone="Pacific/Kiritimati")
+        late = NOW_S + 6 * 86400 + 12 * 3600
+        reservation = await reserve(ledger, 10, app, late)
+        assert (reservation.day, reservation.month) == ("2026-12-01", "2026-12")
+        await ledger.aclose(late)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("mode", "outcome"), [("deny", "budget_unavailable"), ("allow", "")])
+def test_store_away(paths: Paths, mode: str, outcome: str) -> None:
+    async def scenario() -> None:
+        store = Flaky()
+        store.down = True
+        ledger = Ledger(store, paths, "w1")
+        app = policy(on_unavailable=mode)
+        if outcome:
+            with pytest.raises(Denied, match=outcome):
+                await reserve(ledger, 10, app)
+        else:
+            ledger.settle(await reserve(ledger, 10, app), 7, estimated=False)
+        ledger.record_usage(app, "x", usage(), Cost(7, True, ""), saved=False, now_s=NOW_S)
+        with pytest.raises(StoreUnavailable):
+            await ledger.flush(NOW_S)
+        store.down = False
+        await ledger.aclose(NOW_S)
+        assert await store.spend("a", period=DAY) == (0 if outcome else 7)
+        assert sum(row["cost_usd_nanos"] for row in await store.usage(since=DAY, until=DAY, app=None)) == 7
+
+    asyncio.run(scenario())
+
+
+def test_settles_while_the_store_is_away_arrive_exactly_once(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = Flaky()
+        ledger = Ledger(store, paths, "w1")
+        app = policy(daily_usd_nanos=10**6, monthly_usd_nanos=None)
+        spent = 0
+        for n in range(60):
+            store.down = 10 <= n < 40
+            store.lose_answers = n % 5 == 4
+            try:
+                reservation = await reserve(ledger, 100, app, NOW_S + 2 * n)
+            except Denied:
+                continue
+            ledger.settle(reservation, n, estimated=False)
+            ledger.record_usage(app, "x", usage(), Cost(n, True, ""), saved=False, now_s=NOW_S)
+            spent += n
+            try:
+                await ledger.flush(NOW_S + 2 * n)
+            except StoreUnavailable:
+                assert store.down or store.lose_answers
+        store.down = store.lose_answers = False
+        for _ in range(4):
+            await ledger.flush(NOW_S + 300)
+        await ledger.aclose(NOW_S + 300)
+        assert await store.spend("a", period=DAY) == spent > 0
+        rows = await store.usage(since=DAY, until=DAY, app="a")
+        assert rows[0]["cost_usd_nanos"] == spent
+        assert await store.leased_by("w1") == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_stops_while_the_store_is_away_leaves_its_journal(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = Flaky()
+        ledger = Ledger(store, paths, "w1")
+        kept, finished = await reserve(ledger, 100), await reserve(ledger, 50)
+        ledger.settle(finished, 20, estimated=False)
+        store.down = True
+        await ledger.aclose(NOW_S)
+        with pytest.raises(StoreUnavailable):
+            await reconcile(paths.journal_dir, store, "w1")
+        store.down, store.lose_answers = False, True
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await reconcile(paths.journal_dir, store, "w1")
+        store.lose_answers = False
+        done = await reconcile(paths.journal_dir, store, "w1")
+        assert (done.intents, done.damaged) == (1, 0)
+        assert await store.spend("a", period=DAY) == 20 + kept.usd_nanos
+        assert await store.leased_by("w1") == {}
+        assert await reconcile_all(paths.journal_dir, store) == []
+        row = (await store.usage(since=DAY, until=DAY, app="a"))[0]
+        assert (row["requests"], row["estimated"], row["cost_usd_nanos"]) == (1, 1, 100)
+
+    asyncio.run(scenario())
+
+
+def test_a_living_workers_journal_is_left_alone(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = MemoryBudgetStore()
+        ledger = Ledger(store, paths, "w1")
+        await reserve(ledger, 100)
+        with pytest.raises(Busy):
+            await reconcile(paths.journal_dir, store, "w1")
+        with pytest.raises(Busy):
+            Ledger(store, paths, "w1")
+        assert await reconcile_all(paths.journal_dir, store) == []
+        assert await store.leased_by("w1") == {KEY: 100}
+        await ledger.aclose(NOW_S)
+
+    asyncio.run(scenario())
+
+
+CHILD = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from proxy.dataplane.ledger import Ledger
+from proxy.model import Cost
+from proxy.paths import Paths
+from proxy.stores.open import open_store
+from tests.dataplane.test_ledger import APP, NOW_S, reserve, usage
+
+async def main():
+    paths = Paths(Path(sys.argv[1]))
+    ledger = Ledger(open_store(sys.argv[2], paths).budget, paths, "child")
+    done = await reserve(ledger, 200)
+    ledger.settle(done, 150, estimated=False)
+    ledger.record_usage(APP, "x", usage(), Cost(150, True, ""), saved=False, now_s=NOW_S)
+    await ledger.flush(NOW_S)
+    second = await reserve(ledger, 100)
+    ledger.settle(second, 40, estimated=False)
+    await reserve(ledger, 70)
+    print("reserved", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_kill_nine_between_reserve_and_settle(paths: Paths, valkey: str) -> None:
+    async def scenario(store: Store) -> None:
+        child = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", CHILD, str(paths.state_dir), valkey],
+            capture_output=True,
+            check=False,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        assert child.stdout == "reserved\n"
+        assert (await store.budget.leased_by("child"))[KEY] >= 70
+        done = await reconcile_all(paths.journal_dir, store.budget)
+        assert [(entry.holder, entry.intents, entry.damaged) for entry in done] == [("child", 1, 0)]
+        assert await reconcile_all(paths.journal_dir, store.budget) == []
+        assert await store.budget.spend("a", period=DAY) == 150 + 40 + 70
+        assert await store.budget.leased_by("child") == {}
+        rows = await store.budget.usage(since=DAY, until=DAY, app="a")
+        assert sum(row["cost_usd_nanos"] for row in rows) == 150 + 70
+        assert sum(row["estimated"] for row in rows) == 1
+
+    over(valkey, scenario)
+
+
+def test_a_torn_last_line_is_counted_and_the_rest_replayed(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = MemoryBudgetStore()
+        ledger = Ledger(store, paths, "w1")
+        await reserve(ledger, 100)
+        ledger._journal.close(remove=False)
+        file = paths.journal_dir / "w1.jsonl"
+        file.write_bytes(file.read_bytes() + b'{"t":"intent","id"')
+        done = await reconcile(paths.journal_dir, store, "w1")
+        assert (done.intents, done.damaged) == (1, 1)
+        assert await store.spend("a", period=DAY) == 100
+
+    asyncio.run(scenario())
+
+
+def test_a_journal_that_cannot_be_written_denies_and_loses_nothing(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_write = os.write
+    room = [10**6]
+
+    def write(fd: int, data: bytes) -> int:
+        """A disk with `room` bytes left."""
+        part = data[: room[0]]
+        if not part:
+            raise OSError(28, "No space left on device")
+        room[0] -= len(part)
+        return real_write(fd, part)
+
+    async def scenario() -> None:
+        monkeypatch.setattr(journal_module.os, "write", write)
+        store = MemoryBudgetStore()
+        ledger = Ledger(store, paths, "w1")
+        reservation = await reserve(ledger, 100)
+        room[0] = 20
+        ledger.settle(reservation, 60, estimated=False)
+        with pytest.raises(Denied, match="budget_unavailable"):
+            await reserve(ledger, 1)
+        with pytest.raises(OSError, match="No space"):
+            await ledger.flush(NOW_S)
+        assert await store.spend("a", period=DAY) == 0
+        room[0] = 10**6
+        second = await reserve(ledger, 5)
+        await ledger.flush(NOW_S)
+        assert await store.spend("a", period=DAY) == 60
+        ledger._journal.close(remove=False)
+        done = await reconcile(paths.journal_dir, store, "w1")
+        assert (done.intents, done.damaged) == (1, 1)
+        assert await store.spend("a", period=DAY) == 60 + second.usd_nanos
+
+    asyncio.run(scenario())
+
+
+def test_compaction_keeps_what_is_open(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "COMPACT_BYTES", 2000)
+
+    async def scenario() -> None:
+        store = Flaky()
+        ledger = Ledger(store, paths, "w1")
+        app = policy(daily_usd_nanos=10**6, monthly_usd_nanos=None)
+        kept = await reserve(ledger, 33, app)
+        for _ in range(30):
+            ledger.settle(await reserve(ledger, 10, app), 4, estimated=False)
+            await ledger.flush(NOW_S)
+        file = paths.journal_dir / "w1.jsonl"
+        assert file.stat().st_size < 3000
+        ledger.settle(await reserve(ledger, 10, app), 4, estimated=False)
+        ledger._compact_now()
+        assert [json.loads(line)["t"] for line in file.read_bytes().splitlines()] == ["intent", "tally"]
+        ledger._journal.close(remove=False)
+        await reconcile(paths.journal_dir, store, "w1")
+        assert await store.spend("a", period=DAY) == 31 * 4 + kept.usd_nanos
+        assert await store.leased_by("w1") == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_grant_is_found_and_returned(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = Flaky()
+        ledger = Ledger(store, paths, "w1")
+        store.lose_answers = True
+        with pytest.raises(Denied, match="budget_unavailable"):
+            await reserve(ledger, 400)
+        assert (await store.leased_by("w1"))[KEY] == 400
+        store.lose_answers = False
+        held = await reserve(ledger, 300, now_s=NOW_S + REFUSAL_S)
+        await ledger.flush(NOW_S)
+        assert (await store.leased_by("w1"))[KEY] == 300
+        ledger.settle(held, 0, estimated=False)
+        await ledger.aclose(NOW_S)
+        assert await store.leased_by("w1") == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_leaves_while_the_store_is_asked_leaks_nothing(paths: Paths) -> None:
+    async def scenario() -> None:
+        class Slow(MemoryBudgetStore):
+            async def lease(self, app: str, **wanted: Any) -> Grant:
+                grant = await super().lease(app, **wanted)
+                await asyncio.sleep(0.05)
+                return grant
+
+        store = Slow()
+        ledger = Ledger(store, paths, "w1")
+        task = asyncio.ensure_future(reserve(ledger, 400))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await ledger.flush(NOW_S)
+        assert await store.leased_by("w1") == {}
+        assert (await reserve(ledger, 1000)).usd_nanos == 1000
+        await ledger.aclose(NOW_S)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_fifty_reservers_over_four_workers_never_exceed_the_limits(paths: Paths, store_url: str, seed: int) -> None:
+    """Against a model: at each grant, what is reserved and what was spent stays within both limits."""
+    chance = random.Random(seed)
+    day_limit, month_limit = chance.choice([(1000, 3000), (3000, 1000), (997, None), (None, 1500)])  # type: ignore[misc]
+    app = replace(APP, budget=BudgetPolicy(day_limit, month_limit))
+    limit = min(value for value in (day_limit, month_limit) if value is not None)
+
+    async def scenario(store: Store) -> None:
+        ledgers = [Ledger(store.budget, paths, f"w{n}") for n in range(4)]
+        held = spent = granted = 0
+        refusals: set[str] = set()
+
+        async def client(n: int) -> None:
+            nonlocal held, spent, granted
+            for round_ in range(6):
+                ledger, amount = ledgers[(n + round_) % 4], chance.randint(1, 60)
+                try:
+                    reservation = await reserve(ledger, amount, app, NOW_S + round_ * 2)
+                except Denied as denied:
+                    refusals.add(denied.code)
+                    continue
+                held, granted = held + amount, granted + 1
+                assert held + spent <= limit
+                await asyncio.sleep(0)
+                cost = chance.randint(0, amount)
+                ledger.settle(reservation, cost, estimated=False)
+                held, spent = held - amount, spent + cost
+                if chance.random() < 0.5:
+                    await ledger.flush(NOW_S + round_ * 2)
+
+        await asyncio.gather(*(client(n) for n in range(50)))
+        for ledger in ledgers:
+            await ledger.aclose(NOW_S)
+        assert await store.budget.spend("a", period=DAY) == await store.budget.spend("a", period=MONTH) == spent
+        assert refusals == {"budget_exceeded"}
+        assert spent > limit * 0.8
+        assert granted > 10
+        for n in range(4):
+            assert await store.budget.leased_by(f"w{n}") == {}
+
+    over(store_url, scenario)
+
+
+def test_apps_without_a_budget_never_ask_the_store(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = Flaky()
+        store.down = True
+        ledger = Ledger(store, paths, "w1")
+        for app in (replace(APP, budget=None), policy(daily_usd_nanos=None, monthly_usd_nanos=None)):
+            reservation = ledger.reserve(app, 10, "x", NOW_S)
+            assert isinstance(reservation, Reservation)
+            ledger.settle(reservation, 10, estimated=True, metered=False)
+        store.down = False
+        await ledger.aclose(NOW_S)
+        assert await store.spend("a", period=DAY) == 20
+        row = (await store.usage(since=DAY, until=DAY, app="a"))[0]
+        assert (row["requests"], row["estimated"], row["cost_usd_nanos"]) == (2, 2, 20)
+
+    asyncio.run(scenario())
+
+
+def test_run_flushes_by_itself(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = MemoryBudgetStore()
+        ledger = Ledger(store, paths, "w1", clock=lambda: NOW_S)
+        task = asyncio.create_task(ledger.run())
+        ledger.settle(await reserve(ledger, 900), 100, estimated=False)
+        await until(lambda: store._spend["a", DAY] == 100 and not any(store._leases.values()))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await ledger.aclose(NOW_S)
+
+    asyncio.run(scenario())
