@@ -1,6 +1,7 @@
 """Strict HTTP/1.1: what passes, what is refused, and that no split of the bytes changes either."""
 
 import base64
+import itertools
 
 import pytest
 from hypothesis import given
@@ -107,11 +108,7 @@ def test_chunked_needs_http_1_1() -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [
-        row
-        for row in shared_data.rows("security/smuggler/te_gadgets.jsonl")
-        # The row whose header line is the proper one is the control: CL and TE together, refused for that.
-    ],
+    list(shared_data.rows("security/smuggler/te_gadgets.jsonl")),
     ids=lambda row: row["name"],
 )
 @shared_data.needs("security/smuggler/te_gadgets.jsonl")
@@ -136,7 +133,7 @@ CHUNKED = b"5;ext=1\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n"
 def test_chunks_over_any_split(cuts: list[int]) -> None:
     reader, buffer, out = h1.ChunkedReader(), bytearray(), b""
     edges = [0, *sorted(set(cuts)), len(CHUNKED)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         buffer += CHUNKED[start:end]
         out += reader.feed(buffer)
     assert (out, reader.done, reader.trailers, bytes(buffer)) == (b"hello world", True, ((b"X-Sum", b"1"),), b"")

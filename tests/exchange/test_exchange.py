@@ -1,0 +1,183 @@
+"""The line of one exchange as transcripts: what is asked for, in which order, and what the record says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+from proxy import effects
+from proxy.config.snapshot import Snapshot
+from proxy.exchange import exchange
+from proxy.model import Inspection, ResponseHead
+from tests.exchange import kit
+from tests.exchange.kit import Script, context, head
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Snapshot:
+    return kit.snapshot(tmp_path)
+
+
+def test_inference_call(policy: Snapshot) -> None:
+    script = Script().run(exchange(context(policy), head()))
+    assert script.names == [
+        "ReadBody", "Inspect", "CacheGet", "Reserve", "Forward", "Relay", "Settle", "Meter", "CachePut", "Emit",
+    ]  # fmt: skip
+    request = script.of(effects.Forward)[0].request
+    assert request.head.headers[0] == (b"Host", b"api.openai.com")
+    assert orjson.loads(request.body)["max_completion_tokens"] == 100
+    assert script.of(effects.Settle)[0].usd_nanos == 8
+    record = script.record
+    assert (record["outcome"], record["inspected"], record["rule_id"]) == ("allowed", "full", "openai")
+    assert (record["gen_ai.usage.input_tokens"], record["gen_ai.usage.output_tokens"]) == (3, 5)
+    assert record["cost_usd_nanos"] == 8
+
+
+def test_plain_request_is_byte_exact(policy: Snapshot) -> None:
+    body = b'{ "a" : 1e400 }'
+    script = Script({effects.ReadBody: (body, ())})
+    script.run(exchange(context(policy), head("PUT", "/x?q=1", "files.example.com")))
+    assert script.names == ["ReadBody", "Inspect", "Forward", "Relay", "Emit"]
+    request = script.of(effects.Forward)[0].request
+    assert (request.body, request.head.target) == (body, "/x?q=1")
+    assert script.relayed == kit.CHAT_ANSWER
+
+
+def test_transformed_request_and_restored_answer(policy: Snapshot) -> None:
+    changed = kit.CHAT_BODY.replace(b"hi", b"<PERSON_aaaaaaaa>")
+    verdict = Inspection("transform", body=changed, restore={"<PERSON_aaaaaaaa>": 'Ann "A" Lee'})
+    extra = ((b"Content-Encoding", b"gzip"), (b"Content-MD5", b"x"), (b"Accept-Encoding", b"br"))
+    script = Script({effects.Inspect: verdict}).run(exchange(context(policy), head(extra=extra)))
+    request = script.of(effects.Forward)[0].request
+    assert b"<PERSON_aaaaaaaa>" in request.body
+    names = {name.lower() for name, _ in request.head.headers}
+    assert names.isdisjoint({b"content-encoding", b"content-md5"})
+    assert request.head.first(b"accept-encoding") == b"identity"
+    assert orjson.loads(script.relayed)["choices"][0]["message"]["content"] == 'hello Ann "A" Lee'
+    # The cache keeps the answer as the upstream gave it.
+    assert script.of(effects.CachePut)[0].answer.body == kit.CHAT_ANSWER
+
+
+def test_cache_hit(policy: Snapshot) -> None:
+    verdict = Inspection("allow", restore={"<PERSON_aaaaaaaa>": "Ann"})
+    script = Script({effects.CacheGet: kit.cached(), effects.Inspect: verdict}).run(exchange(context(policy), head()))
+    assert script.names == ["ReadBody", "Inspect", "CacheGet", "Meter", "Reply", "Emit"]
+    assert script.reply.head.first(b"x-cache") == b"hit"
+    assert script.reply.head.first(b"age") == b"10"
+    assert b"hello Ann" in script.reply.body
+    assert (script.record["cost_usd_nanos"], script.record["saved_usd_nanos"]) == (0, 8)
+
+
+def test_no_store_is_honoured(policy: Snapshot) -> None:
+    script = Script().run(exchange(context(policy), head(extra=((b"Cache-Control", b"no-store"),))))
+    assert "CacheGet" not in script.names
+    assert "CachePut" not in script.names
+
+
+@pytest.mark.parametrize(
+    ("request_head", "code"),
+    [
+        (head(host="evil.test"), "host_denied"),
+        (head("GET"), "method_denied"),
+        (head(target="/v1/files"), "path_denied"),
+        (head(target="/v1/../v1/chat/completions"), "malformed"),
+        (head("GET", "/x", "files.example.com", ((b"Host", b"evil.test"),)), "target_mismatch"),
+    ],
+)
+def test_denied_by_head(policy: Snapshot, request_head: object, code: str) -> None:
+    script = Script().run(exchange(context(policy), request_head))  # type: ignore[arg-type]
+    assert script.names == ["Reply", "Emit"]
+    assert script.record["code"] == code
+
+
+def test_denied_by_inspection(policy: Snapshot) -> None:
+    verdict = Inspection("block", code="pii", detail="CREDIT_CARD in body", where="apps/shop.yaml:9:5")
+    script = Script({effects.Inspect: verdict}).run(exchange(context(policy), head()))
+    assert script.names == ["ReadBody", "Inspect", "Reply", "Emit"]
+    problem = orjson.loads(script.reply.body)
+    assert problem["error"]["code"] == "pii"
+    assert "apps/shop.yaml:9:5" in problem["error"]["message"]
+    assert script.record["outcome"] == "denied"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"model":"gpt-5","messages":[]}', "model_denied"),
+        (b'{"messages":[]}', "malformed"),
+        (b"[1", "malformed"),
+        (b'{"model":"gpt-4o-mini","max_tokens":1000000,"messages":[]}', "too_large"),
+    ],
+)
+def test_denied_by_call(policy: Snapshot, body: bytes, code: str) -> None:
+    script = Script({effects.ReadBody: (body, ())}).run(exchange(context(policy), head()))
+    assert "Forward" not in script.names
+    assert script.record["code"] == code
+
+
+def test_unpriced_model(tmp_path: Path) -> None:
+    text = kit.APP.replace("models: [gpt-4o-mini]", "models: [acme-1]")
+    body = kit.CHAT_BODY.replace(b"gpt-4o-mini", b"acme-1")
+    script = Script({effects.ReadBody: (body, ())})
+    script.run(exchange(context(kit.snapshot(tmp_path, text)), head()))
+    assert script.record["code"] == "unpriced"
+    assert "Forward" not in script.names
+    allowed = Script({effects.ReadBody: (body, ())})
+    allowed.run(exchange(context(kit.snapshot(tmp_path, text.replace("unpriced: deny", "unpriced: allow"))), head()))
+    assert "Forward" in allowed.names
+
+
+def test_error_answer_releases_the_reservation(policy: Snapshot) -> None:
+    failed = ResponseHead(500, "Oops", ((b"Content-Type", b"application/json"),))
+    script = Script({effects.Forward: failed, effects.Relay: b"{}"}).run(exchange(context(policy), head()))
+    assert [settle.usd_nanos for settle in script.of(effects.Settle)] == [0]
+    assert "CachePut" not in script.names
+    assert script.record["status"] == 500
+
+
+def test_identity_never_travels(policy: Snapshot) -> None:
+    extra = (
+        (b"Proxy-Authorization", b"Basic secret"), (b"Proxy-Connection", b"keep-alive"), (b"X-Forwarded-For", b"1"),
+        (b"X-App-Id", b"other"), (b"Connection", b"close, X-Mine"), (b"X-Mine", b"1"), (b"TE", b"trailers"),
+        (b"X-HTTP-Method-Override", b"DELETE"), (b"Keep", b"me"),
+    )  # fmt: skip
+    script = Script().run(exchange(context(policy), head(extra=extra)))
+    names = {name.lower() for name, _ in script.of(effects.Forward)[0].request.head.headers}
+    assert b"keep" in names
+    assert names.isdisjoint(name.lower() for name, _ in extra[:-1])
+
+
+def test_unasked_101(policy: Snapshot) -> None:
+    script = Script({effects.Forward: ResponseHead(101, "", ())}).run(exchange(context(policy), head()))
+    assert "Relay" not in script.names
+    assert script.record["code"] == "upstream_malformed"
+
+
+def test_answer_inspection(tmp_path: Path) -> None:
+    policy = kit.snapshot(
+        tmp_path,
+        kit.APP.replace("otherwise: redact", "otherwise: redact, response: {entities: [SECRET], action: block}"),
+    )
+    verdicts = iter([Inspection("allow"), Inspection("block", code="pii", detail="SECRET in body")])
+    script = Script({effects.Inspect: lambda _effect: next(verdicts)}).run(exchange(context(policy), head()))
+    assert [effect.job.direction for effect in script.of(effects.Inspect)] == ["request", "response"]
+    assert script.reply.head.status == 502
+    assert script.record["code"] == "response_blocked"
+    assert "CachePut" not in script.names
+    clean = Script().run(exchange(context(policy), head()))
+    assert clean.reply.body == kit.CHAT_ANSWER
+
+
+def test_websocket(policy: Snapshot) -> None:
+    extra = ((b"Sec-WebSocket-Key", b"k"), (b"Sec-WebSocket-Version", b"13"), (b"Sec-WebSocket-Extensions", b"p"))
+    request = replace(head("GET", "/ws", "files.example.com", extra), protocol="websocket")
+    accepted = ResponseHead(101, "Switching Protocols", ((b"Upgrade", b"websocket"),))
+    script = Script({effects.Forward: accepted}).run(exchange(context(policy), request))
+    assert script.names == ["Inspect", "Forward", "Emit", "Upgrade", "Emit"]
+    sent = script.of(effects.Forward)[0].request.head
+    assert sent.first(b"upgrade") == b"websocket"
+    assert sent.first(b"sec-websocket-key") == b"k"
+    assert sent.first(b"sec-websocket-extensions") is None
+    assert [emit.record.kind for emit in script.of(effects.Emit)] == ["open", "terminal"]
+    assert script.record["sent_bytes"] == 10
