@@ -1,12 +1,10 @@
 """One worker's view of the answer cache: a local LRU, a replica of each app's key digests, and puts behind the answer.
 
-Every value carries its expiry and is MACed under a key that belongs to its app, its cache key and its expiry: whoever
-can write to the store can neither change an answer, nor move one under another key or app, nor make it live longer.
+Every value carries its expiry and is MACed under its app's key together with its cache key and expiry: whoever can
+write to the store can neither change an answer, nor move one under another key or app, nor make it live longer.
 """
 
 import asyncio
-import contextlib
-import hmac
 import struct
 import time
 from collections import OrderedDict
@@ -184,24 +182,19 @@ class ResponseCache:
         from proxy.caching import encode
 
         expiry = _EXPIRY.pack(expires_ms)
-        return expiry + encode(answer, self._entry_key(app, key, expiry))
+        return expiry + encode(answer, self._mac_key(app), bind=_place(key, expiry))
 
     def _open(self, app: str, key: bytes, raw: bytes) -> tuple[CachedAnswer, float] | None:
         """None, counted, for a value that was not sealed for exactly this place, or has expired."""
         from proxy.caching import decode
 
         expiry = raw[: _EXPIRY.size]
-        answer = None
-        with contextlib.suppress(ValueError):
-            answer = decode(raw[_EXPIRY.size :], self._entry_key(app, key, expiry))
+        answer = decode(raw[_EXPIRY.size :], self._mac_key(app), bind=_place(key, expiry))
         if answer is None or len(expiry) != _EXPIRY.size:
             self.stats.forged += 1
             return None
         expires_s = _EXPIRY.unpack(expiry)[0] / 1000
         return (answer, expires_s) if expires_s > self._clock() else None
-
-    def _entry_key(self, app: str, key: bytes, expiry: bytes) -> bytes:
-        return hmac.digest(self._mac_key(app), len(key).to_bytes(2) + key + expiry, "sha256")
 
     def _keep(self, place: Place, answer: CachedAnswer, expires_s: float, size_bytes: int) -> None:
         if place in self._local:
@@ -216,3 +209,7 @@ class ResponseCache:
 
     def _evict(self, place: Place) -> None:
         self._local_bytes -= self._local.pop(place)[2]
+
+
+def _place(key: bytes, expiry: bytes) -> bytes:
+    return len(key).to_bytes(2) + key + expiry
