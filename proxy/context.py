@@ -42,18 +42,25 @@ class Context:
         return self.snapshot.apps[self.principal.app]
 
 
-def ruled(context: Context, stage: policy.Stage, head: RequestHead, model: str | None = None) -> policy.Ruling:
-    """Policy's verdict on a request at one stage; raises it when it is a denial."""
-    return _rule(context, stage, head.authority, head, model)
+def ruled(
+    context: Context, stage: policy.Stage, head: RequestHead, *, provider: str | None = None, model: str | None = None
+) -> policy.Ruling:
+    """Policy's verdict on a request at one stage; raises it when it is a denial. `provider`: whose API it calls."""
+    return _rule(context, stage, head.authority, head, provider, model)
 
 
 def rule_connection(context: Context, stage: policy.Stage, authority: Authority) -> policy.Ruling:
     """Policy's verdict on a connection, before any request is known; raises it when it is a denial."""
-    return _rule(context, stage, authority, None, None)
+    return _rule(context, stage, authority)
 
 
 def _rule(
-    context: Context, stage: policy.Stage, authority: Authority, head: RequestHead | None, model: str | None
+    context: Context,
+    stage: policy.Stage,
+    authority: Authority,
+    head: RequestHead | None = None,
+    provider: str | None = None,
+    model: str | None = None,
 ) -> policy.Ruling:
     facts = policy.Facts(
         stage=stage,
@@ -63,6 +70,7 @@ def _rule(
         now_s=context.started_s,
         sni=context.sni,
         head=head,
+        provider=provider,
         model=model,
         kills=context.kills,
         credential_digest=context.credential_digest,

@@ -38,7 +38,7 @@ async def exchange(context: Context, head: RequestHead) -> None:
 
 
 async def _exchange(context: Context, head: RequestHead, provider: Provider | None) -> None:
-    entry = ruled(context, "head", head).entry
+    entry = ruled(context, "head", head, provider=provider.name if provider else None).entry
     if entry is None:
         raise Denied("internal")
     trail = context.trail

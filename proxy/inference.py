@@ -30,7 +30,7 @@ async def inference(
     request = _decoded(request, entry)
     call = provider.parse_call(request.head, request.body)
     context.trail.call(provider.name, provider.operation, call.model)
-    ruled(context, "body", request.head, call.model)
+    ruled(context, "body", request.head, provider=provider.name, model=call.model)
     cap = _output_cap(context, entry, call)
     request = uncoded_answer(replace(request, body=provider.prepare(call, request.body, output_cap=cap)))
     key = _cache_key(context, entry, request, provider, call)

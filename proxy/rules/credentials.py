@@ -94,7 +94,10 @@ def _foreign(facts: Facts, key: bytes) -> str | None:
             f"has the form of a key of {other}, not of {provider}" if other else f"has not the form of a {provider} key"
         )
     other = next((name for name, form in _UNMISTAKABLE.items() if form.match(key)), None)
-    return f"has the form of a key of {other}" if other else None
+    # A gateway that speaks a provider's API is given keys of that provider's form.
+    if other is None or provider == f"{other}_compatible":
+        return None
+    return f"has the form of a key of {other}, which is not known to serve {facts.authority.host}"
 
 
 def _refuse(removed: Sequence[Entry], facts: Facts, snapshot: Snapshot) -> Verdict:
