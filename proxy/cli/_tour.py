@@ -1,10 +1,41 @@
 """The three calls that `make run` offers: allowed, blocked, and one whose personal data never leaves."""
 
-from collections.abc import Iterator, Mapping
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
-from proxy.paths import Paths
+APP: Final = "demo"
+URL: Final = "https://openai.demo.test:9443"
+KEY: Final = "authorization: Bearer sk-demo-not-a-real-key"
+
+_CALL: Final = """curl -sS {url}/v1/chat/completions -H '{key}' --json '{{"model": "gpt-4o-mini", "messages": \
+[{{"role": "user", "content": "{prompt}"}}]}}'"""
 
 
-def tour(paths: Paths, listen: Mapping[str, str]) -> Iterator[str]:
-    """Lines that begin with `try: `, each a complete command for the shell that `make run` was typed in."""
-    yield from ()
+def tour(state_dir: Path) -> Iterator[str]:
+    """Lines that begin with `try: `; each is a complete command for a second terminal in this directory."""
+    run = f"{_program()} connect{_state(state_dir)} --app {APP} --"
+    yield f"try: {run} {_call('Say hello to the proxy')}"
+    yield f"try: {run} {_call('My card is 4111 1111 1111 1111, is it valid?')}"
+    seen = f"curl -sS {URL}/_seen"
+    both = f"{_call('Write to Maria Schneider, maria.schneider@example.com')}; echo; echo The upstream saw:; {seen}"
+    yield f"try: {run} sh -c {shlex.quote(both)}"
+
+
+def _call(prompt: str) -> str:
+    return _CALL.format(url=URL, key=KEY, prompt=prompt)
+
+
+def _program() -> str:
+    """As typed from here: `.venv/bin/egress`."""
+    program = Path(sys.argv[0]).absolute()
+    if program.name != "egress":
+        return f"{shlex.quote(sys.executable)} -m proxy.cli"
+    here = Path.cwd()
+    return shlex.quote(str(program.relative_to(here) if program.is_relative_to(here) else program))
+
+
+def _state(state_dir: Path) -> str:
+    return "" if state_dir == Path("state").absolute() else f" --state {shlex.quote(str(state_dir))}"

@@ -87,7 +87,7 @@ def _announce(args: argparse.Namespace) -> "Callable[[Supervisor], None]":
             print(f"{name}: {address}")
         print(f"state: {supervisor.paths.state_dir}  (`egress status` tells more; Ctrl-C drains and stops)")
         if args.demo:
-            for line in tour(supervisor.paths, supervisor.listen):
+            for line in tour(supervisor.paths.state_dir):
                 print(line)
         sys.stdout.flush()
 

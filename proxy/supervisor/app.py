@@ -120,8 +120,9 @@ class Supervisor:
     async def _start_demo(self, stack: contextlib.AsyncExitStack) -> None:
         log = self.paths.log_dir / "demo.log"
         command = module_command("proxy.demo", "--state", str(self.paths.state_dir))
-        self._keep_child(stack, Child("demo", "demo", command, log, on_end=self._child_ended("demo")))
-        await boot.wait_for_file(self.paths.demo_dir / "ca.pem", "the demo providers", log)
+        demo = Child("demo", "demo", command, log, on_end=self._child_ended("demo"))
+        self._keep_child(stack, demo)
+        await boot.wait_for_demo(demo, self.paths.demo_dir / "ca.pem")
 
     async def _start_inspectors(self, stack: contextlib.AsyncExitStack) -> None:
         private_dir(self.paths.socket_dir)

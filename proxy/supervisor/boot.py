@@ -19,8 +19,10 @@ from proxy.supervisor.options import Options
 if TYPE_CHECKING:
     from proxy.keys.ca import CertificateAuthority
     from proxy.keys.root import RootKey
+    from proxy.supervisor.child import Child
 
 DEMO_DEADLINE_S: Final = 30.0
+DEMO_ADDRESS: Final = ("127.0.0.1", 9443)
 
 
 class StartRefused(Exception):
@@ -97,10 +99,26 @@ def directory_of(options: Options) -> Path | None:
     return options.directory
 
 
-async def wait_for_file(path: Path, what: str, log: Path) -> None:
-    """Until a child has written `path` (it does so when it can serve)."""
+async def wait_for_demo(demo: "Child", ca: Path) -> None:
+    """Until the look-alikes accept and their CA is on disk: the example policy names both."""
     for _ in range(int(DEMO_DEADLINE_S / 0.05)):
-        if path.exists():  # noqa: ASYNC240 - a stat of a local file
+        if demo.restarts:
+            raise StartRefused("the demo providers do not start", str(demo.log), _last_line(demo.log))
+        if demo.pid is not None and ca.exists() and await _accepts(*DEMO_ADDRESS):  # noqa: ASYNC240 - local
             return
         await asyncio.sleep(0.05)
-    raise StartRefused(f"{what} did not get ready within {DEMO_DEADLINE_S:g} s", str(log), "look at its log")
+    raise StartRefused(f"the demo providers were not ready within {DEMO_DEADLINE_S:g} s", str(demo.log), "see the log")
+
+
+async def _accepts(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1].strip().removeprefix("fix: ") if lines else "see the log"
