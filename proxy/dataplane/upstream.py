@@ -86,7 +86,8 @@ class UpstreamPool:
         if not upstream.usable or idle_s <= 0:
             upstream.channel.abort()
             return
-        self._remember(upstream)
+        if not upstream.reused:
+            self._remember(upstream)
         idle = self._idle.setdefault(upstream.key, [])
         if len(idle) >= MAX_IDLE_PER_KEY or self._idle_count >= MAX_IDLE:
             upstream.channel.close()
