@@ -176,23 +176,14 @@ def changes(old: bytes | None, new: bytes) -> "list[Change]":
 
 
 def change_rows(found: "Sequence[Change]") -> list[dict[str, Any]]:
-    names = ("app", "path", "before", "after", "widens")
+    names = ("app", "path", "before", "after", "widens", "at")
     return [{name: getattr(change, name) for name in names} for change in found]
 
 
 def changes_text(found: "Sequence[Change]") -> str:
-    """One line per change; `!` marks what allows more."""
+    """One line per change; `+` marks what allows more."""
     if not found:
         return "no change"
-    lines = []
-    for change in found:
-        mark = "!" if change.widens else " "
-        lines.append(
-            f"{mark} {change.app or 'platform'}: {change.path}: {_side(change.before)} -> {_side(change.after)}"
-        )
     widening = sum(change.widens for change in found)
-    return "\n".join([*lines, f"{len(found)} changes, {widening} of them allow more (!)"])
-
-
-def _side(value: Any) -> str:
-    return "-" if value is None else str(value)
+    count = "1 change" if len(found) == 1 else f"{len(found)} changes"
+    return "\n".join([*map(str, found), f"{count}; {widening or 'none'} allow{'s' * (widening == 1)} more (+)"])

@@ -52,7 +52,7 @@ def _confirmed(args: argparse.Namespace) -> bool:
     """Asks only a person at a terminal: a pipeline has had its review."""
     if args.yes or args.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return True
-    return input("this allows more than before (!); publish? [y/N] ").strip().lower() in ("y", "yes")
+    return input("this allows more than before (+); publish? [y/N] ").strip().lower() in ("y", "yes")
 
 
 VERB = Verb("push", "publish the policy files, signed", _configure, _run)

@@ -21,6 +21,7 @@ from proxy.dataplane.settlement import Opened, send_batch, usage_row
 from proxy.errors import Denied
 from proxy.model import Cost, Reservation, Usage
 from proxy.paths import Paths
+from proxy.stores.faults import StoreFault
 from proxy.stores.ports import BudgetStore, StoreUnavailable
 
 __all__ = ["Ledger", "reconcile", "reconcile_all"]
@@ -32,6 +33,11 @@ IDLE_S: Final = 2.0
 REFUSAL_S: Final = 1.0
 # A lease whose answer was lost may be applied late; it is looked for at this many flushes.
 REPAIR_ROUNDS: Final = 3
+# Faults that one app's damaged key can cause: they must not hold up the money of all other apps.
+_OF_ONE_KEY: Final = frozenset({"wrong_type", "refused", "garbage"})
+# While the disk is full, lines wait in memory. Settles are few (reserving is refused); usage of calls without budget
+# is not: beyond this number it is kept only in the sums, which a crash would lose.
+BACKLOG_LINES: Final = 10_000
 
 NO_BUDGET: Final = BudgetPolicy(None, None)
 
@@ -263,15 +269,26 @@ class Ledger:
         the next flush sends the same entries again, which count once."""
         async with self._flushing:
             self._drain_backlog()
-            for key in self._leases.keys() | self._tallies.keys() | self._batches.keys():
-                if key in self._batches:
-                    await self._send(key)
-                if self._seal(key, now_s, closing=closing):
-                    await self._send(key)
-                await self._repair(key)
-                self._forget(key, now_s)
             if self._journal.wants_compaction:
-                self._compact_now()
+                self._compact()
+            poisoned: StoreFault | None = None
+            for key in self._leases.keys() | self._tallies.keys() | self._batches.keys():
+                try:
+                    await self._flush_key(key, now_s, closing=closing)
+                except StoreFault as fault:
+                    if fault.reason not in _OF_ONE_KEY:
+                        raise
+                    poisoned = fault
+            if poisoned is not None:
+                raise poisoned
+
+    async def _flush_key(self, key: Key, now_s: float, *, closing: bool) -> None:
+        if key in self._batches:
+            await self._send(key)
+        if self._seal(key, now_s, closing=closing):
+            await self._send(key)
+        await self._repair(key)
+        self._forget(key, now_s)
 
     async def aclose(self, now_s: float | None = None) -> None:
         """Sends everything and returns all leases. What the store did not take, and reservations that are still open,
@@ -345,7 +362,8 @@ class Ledger:
 
     def _write(self, kind: str, facts: dict[str, Any]) -> None:
         """Keeps the order also when the disk is full: a batch line speaks for all lines before it."""
-        self._backlog.append((kind, facts))
+        if kind != "note" or len(self._backlog) < BACKLOG_LINES:
+            self._backlog.append((kind, facts))
         with contextlib.suppress(OSError):
             self._drain_backlog()
 
@@ -355,7 +373,7 @@ class Ledger:
             self._journal.append(kind, **facts)
             del self._backlog[0]
 
-    def _compact_now(self) -> None:
+    def _compact(self) -> None:
         lines: list[tuple[str, Mapping[str, Any]]] = [("batch", batch) for batch in self._batches.values()]
         lines += [("intent", opened.line(name)) for name, opened in self._open.items()]
         for (app, day, month), tally in self._tallies.items():

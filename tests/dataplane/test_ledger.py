@@ -21,6 +21,7 @@ from proxy.dataplane.ledger import IDLE_S, REFUSAL_S, Ledger, reconcile, reconci
 from proxy.errors import Denied
 from proxy.model import Cost, Reservation, Usage
 from proxy.paths import Paths
+from proxy.stores.link import RedisLink
 from proxy.stores.memory import MemoryBudgetStore
 from proxy.stores.open import Store
 from proxy.stores.ports import Grant, StoreUnavailable
@@ -478,7 +479,7 @@ def test_compaction_keeps_what_is_open(paths: Paths, monkeypatch: pytest.MonkeyP
         file = paths.journal_dir / "w1.jsonl"
         assert file.stat().st_size < 3000
         ledger.settle(await reserve(ledger, 10, app), 4, estimated=False)
-        ledger._compact_now()
+        ledger._compact()
         assert [json.loads(line)["t"] for line in file.read_bytes().splitlines()] == ["intent", "tally"]
         ledger._journal.close(remove=False)
         await reconcile(paths.journal_dir, store, "w1")
@@ -587,6 +588,45 @@ def test_apps_without_a_budget_never_ask_the_store(paths: Paths) -> None:
         assert await store.spend("a", period=DAY) == 20
         row = (await store.usage(since=DAY, until=DAY, app="a"))[0]
         assert (row["requests"], row["estimated"], row["cost_usd_nanos"]) == (2, 2, 20)
+
+    asyncio.run(scenario())
+
+
+def test_one_apps_damaged_key_does_not_hold_up_the_others(paths: Paths, valkey: str) -> None:
+    async def scenario(store: Store) -> None:
+        link = RedisLink(valkey)
+        ledger = Ledger(store.budget, paths, "w1")
+        for name in "abcdef":
+            ledger.settle(await reserve(ledger, 10, policy(name)), 7, estimated=False)
+        await link.run("SET", "egress:{a:c}:spend:2026-11", "nonsense")
+        with pytest.raises(StoreUnavailable):
+            await ledger.flush(NOW_S)
+        assert [await store.budget.spend(name, period=MONTH) for name in "abdef"] == [7] * 5
+        await link.run("DEL", "egress:{a:c}:spend:2026-11")
+        await ledger.aclose(NOW_S)
+        assert await store.budget.spend("c", period=MONTH) == 7
+        await link.aclose()
+
+    over(valkey, scenario)
+
+
+def test_the_journal_stays_small_while_the_store_is_away(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "COMPACT_BYTES", 2000)
+
+    async def scenario() -> None:
+        store = Flaky()
+        store.down = True
+        ledger = Ledger(store, paths, "w1")
+        for _ in range(50):
+            ledger.record_usage(APP, "x", usage(), Cost(2, True, ""), saved=False, now_s=NOW_S)
+            with pytest.raises(StoreUnavailable):
+                await ledger.flush(NOW_S)
+        assert (paths.journal_dir / "w1.jsonl").stat().st_size < 4000
+        ledger._journal.close(remove=False)
+        store.down = False
+        await reconcile(paths.journal_dir, store, "w1")
+        rows = await store.usage(since=DAY, until=DAY, app="a")
+        assert [(row["requests"], row["cost_usd_nanos"]) for row in rows] == [(50, 100)]
 
     asyncio.run(scenario())
 

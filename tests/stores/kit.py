@@ -36,10 +36,10 @@ def store_url(request: pytest.FixtureRequest) -> str:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Store]:
-    """An empty store."""
+async def opened(url: str, *, empty: bool = True) -> AsyncIterator[Store]:
+    """The store at `url`, emptied first."""
     store = open_store(url, Paths(Path("/nonexistent")))
-    if url.startswith("unix://"):
+    if empty and url.startswith("unix://"):
         await flush(url)
     try:
         yield store
