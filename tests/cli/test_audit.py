@@ -1,0 +1,170 @@
+"""`egress audit`: verify over a directory, show, tail."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from proxy.audit_chain import SUPERVISOR, Head
+from proxy.dataplane.audit_writer import AuditWriter, WriterRegister
+from proxy.keys.root import AUDIT_CHAIN, RootKey
+from proxy.model import AuditRecord
+from proxy.paths import Paths
+from tests.cli._trust import Run, runner, start_once
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Run:
+    return runner(paths, capsys)
+
+
+@pytest.fixture(autouse=True)
+def root(paths: Paths) -> RootKey:
+    return start_once(paths)
+
+
+def _writer(paths: Paths, root: RootKey, name: str) -> AuditWriter:
+    return AuditWriter(paths.audit_dir, name, root.derive(AUDIT_CHAIN), key_id=root.id)
+
+
+def _trail(paths: Paths, root: RootKey, count: int = 10) -> None:
+    """Two writers, witnessed by the supervisor."""
+    supervisor = _writer(paths, root, SUPERVISOR)
+    register = WriterRegister(supervisor)
+    for name in ("w0", "w1"):
+        writer = _writer(paths, root, name)
+        register.birth(name, 1, Head())
+        for number in range(count):
+            fields = {"app": "a" if number % 2 else "b", "outcome": "allowed", "method": "POST", "host": "api.test"}
+            writer.emit(AuditRecord(f"{name}-{number}", "terminal", time.time() - 60 + number, fields))
+        writer.close()
+        register.end(name, writer.head)
+    supervisor.close()
+
+
+def test_a_good_trail(run: Run, paths: Paths, root: RootKey) -> None:
+    """Exit 0, and heads that can be kept elsewhere."""
+    _trail(paths, root)
+    assert run("audit", "verify").code == 0
+    value = run("audit", "verify", "--json").value
+    assert value["ok"]
+    assert {chain["writer"]: chain["records"] for chain in value["chains"]} == {"supervisor": 5, "w0": 11, "w1": 11}
+
+
+def _lines(paths: Paths, writer: str = "w0") -> tuple[Path, list[bytes]]:
+    file = paths.audit_dir / writer / "000001.jsonl"
+    return file, file.read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    "how", ["flip", "delete", "swap", "duplicate", "truncate", "remove writer", "remove supervisor"]
+)
+def test_tampering_exits_1_and_is_named(run: Run, paths: Paths, root: RootKey, how: str) -> None:
+    """AUD-01, 02, 03 at the command line."""
+    _trail(paths, root)
+    file, lines = _lines(paths)
+    changed = {
+        "flip": [*lines[:4], lines[4].replace(b"api.test", b"apj.test"), *lines[5:]],
+        "delete": lines[:4] + lines[5:],
+        "swap": [*lines[:4], lines[5], lines[4], *lines[6:]],
+        "duplicate": lines[:5] + lines[4:],
+        "truncate": lines[:-3],
+    }.get(how)
+    named = {"truncate": "the last 3 records", "remove writer": "gone", "remove supervisor": "gone"}.get(
+        how, "000001.jsonl:"
+    )
+    if changed is not None:
+        file.write_bytes(b"".join(changed))
+    else:
+        gone = paths.audit_dir / ("w0" if how == "remove writer" else SUPERVISOR)
+        for path in gone.iterdir():
+            path.unlink()
+        gone.rmdir()
+    outcome = run("audit", "verify")
+    assert outcome.code == 1
+    assert named in outcome.out
+    assert "NOT OK" in outcome.out
+    if how in ("flip", "delete", "swap"):
+        assert "w0/000001.jsonl:5" in outcome.out
+
+
+def test_a_kept_head_guards_the_supervisor_too(run: Run, paths: Paths, root: RootKey) -> None:
+    """What no chain in the directory can witness, a head kept elsewhere does."""
+    _trail(paths, root)
+    head = next(c["head"] for c in run("audit", "verify", "--json").value["chains"] if c["writer"] == SUPERVISOR)
+    assert run("audit", "verify", "--head", head).code == 0
+    file, lines = _lines(paths, SUPERVISOR)
+    file.write_bytes(b"".join(lines[:-1]))
+    assert run("audit", "verify").code == 0
+    outcome = run("audit", "verify", "--head", head)
+    assert outcome.code == 1
+    assert "supervisor" in outcome.out
+    assert run("audit", "verify", "--head", "nonsense").code == 2
+
+
+def test_verify_crosses_a_root_rotation(run: Run, paths: Paths, root: RootKey) -> None:
+    """AUD-11."""
+    _trail(paths, root)
+    assert run("keys", "rotate").code == 0
+    assert run("keys", "retire", root.id).code == 0
+    assert run("audit", "verify").code == 0
+
+
+def test_verify_works_on_a_copy(run: Run, paths: Paths, root: RootKey, state_dir: Path) -> None:
+    """Offline: `--dir` elsewhere."""
+    import shutil
+
+    _trail(paths, root)
+    shutil.copytree(paths.audit_dir, state_dir / "copy")
+    assert run("audit", "--dir", state_dir / "copy", "verify").code == 0
+
+
+def test_show_filters_and_sorts(run: Run, paths: Paths, root: RootKey) -> None:
+    """Across writers by time; events only when asked for."""
+    _trail(paths, root)
+    rows = [json.loads(line) for line in run("audit", "show", "--app", "a", "--last", "4", "--json").out.splitlines()]
+    assert [row["app"] for row in rows] == ["a"] * 4
+    assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
+    assert {row["writer"] for row in rows} == {"w0", "w1"}
+    text = run("audit", "show", "--id", "w1-3").out
+    assert text.count("\n") == 1
+    assert "POST https://api.test" in text
+    assert "segment" not in run("audit", "show", "--last", "100").out
+    assert "writer_birth" in run("audit", "show", "--last", "100", "--events").out
+    assert run("audit", "show", "--since", "10s").out == ""
+
+
+def test_no_trail(run: Run) -> None:
+    """Three lines."""
+    outcome = run("audit", "verify")
+    assert outcome.code == 2
+    assert "no audit trail" in outcome.err
+
+
+def test_an_open_directory_is_refused(run: Run, paths: Paths, root: RootKey) -> None:
+    """AUD-13: what others may have written is no evidence."""
+    _trail(paths, root)
+    paths.audit_dir.chmod(0o770)
+    assert run("audit", "verify").code == 2
+    assert run("denials").code == 2
+
+
+def test_tail_follows(paths: Paths, root: RootKey) -> None:
+    """New records of new and old writers appear."""
+    _trail(paths, root, count=1)
+    command = [sys.executable, "-m", "proxy.cli", "--state", paths.state_dir, "audit", "tail", "--json", "--last", "1"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tail:
+        assert tail.stdout is not None
+        assert json.loads(tail.stdout.readline())["kind"] == "terminal"
+        writer = _writer(paths, root, "w2")
+        writer.emit(AuditRecord("fresh", "terminal", time.time(), {"app": "a"}))
+        writer.close()
+        assert json.loads(tail.stdout.readline())["id"] == "fresh"
+        tail.send_signal(signal.SIGINT)
+    assert tail.returncode == 130
