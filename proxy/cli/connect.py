@@ -75,17 +75,19 @@ async def _connect(args: argparse.Namespace) -> int:
         values = variables(f"http://{shown}:{bound_port}", files, language="shell", no_proxy=args.no_proxy)
         if args.command:
             return await _run_command(args.command, values)
+        stopped = _on_stop()
         print(exports(values), flush=True)
         print(f"# forwarding as {args.app}; Ctrl-C ends it", file=sys.stderr, flush=True)
-        await _until_stopped()
+        await stopped.wait()
     return 0
 
 
-async def _until_stopped() -> None:
+def _on_stop() -> asyncio.Event:
+    """Set by Ctrl-C or SIGTERM."""
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await stopped.wait()
+    return stopped
 
 
 async def _run_command(command: Sequence[str], values: dict[str, str]) -> int:
@@ -94,15 +96,15 @@ async def _run_command(command: Sequence[str], values: dict[str, str]) -> int:
     jvm = f"{own_jvm} {values['JAVA_TOOL_OPTIONS']}".strip()
     # SOCKS and catch-all variables would lead some clients past the forwarder.
     inherited = {name: value for name, value in os.environ.items() if name.lower() != "all_proxy"}
+    loop = asyncio.get_running_loop()
+    # Ctrl-C reaches the command by itself; we stay until it has ended.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
     try:
         process = await asyncio.create_subprocess_exec(*command, env={**inherited, **values, "JAVA_TOOL_OPTIONS": jvm})
     except OSError as error:
         raise CliError(
             f"cannot run {command[0]}: {os.strerror(error.errno or 0).lower()}", "COMMAND", "check its name and PATH"
         ) from None
-    loop = asyncio.get_running_loop()
-    # Ctrl-C reaches the command by itself; we stay until it has ended.
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_signal_handler(signal.SIGTERM, process.terminate)
     code = await process.wait()
     return code if code >= 0 else 128 - code

@@ -1,6 +1,7 @@
 """An installation that was started once, and verbs called in this process."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,6 @@ def runner(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def start_once(paths: Paths, now_s: float | None = None) -> RootKey:
     """Root key and CA, as the first `egress run` makes them."""
-    import time
-
     root = RootKey.load_or_create(paths.root_key)
     CertificateAuthority.load_or_create(paths.ca_dir, root, time.time() if now_s is None else now_s)
     return root

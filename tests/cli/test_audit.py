@@ -1,6 +1,7 @@
 """`egress audit`: verify over a directory, show, tail."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,8 +119,6 @@ def test_verify_crosses_a_root_rotation(run: Run, paths: Paths, root: RootKey) -
 
 def test_verify_works_on_a_copy(run: Run, paths: Paths, root: RootKey, state_dir: Path) -> None:
     """Offline: `--dir` elsewhere."""
-    import shutil
-
     _trail(paths, root)
     shutil.copytree(paths.audit_dir, state_dir / "copy")
     assert run("audit", "--dir", state_dir / "copy", "verify").code == 0

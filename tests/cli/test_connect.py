@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from proxy.cli._forwarder import Forwarder, TokenSource, rewrite_head, same_user
-from proxy.keys.root import RootKey
 from proxy.keys.tokens import verify
 from proxy.paths import Paths
 from tests.cli._trust import Run, runner, start_once
@@ -70,8 +70,10 @@ HEADS = [
     ),
     (
         b"GET http://a/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        b"GET http://a/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Proxy-Authorization: NEW\r\n\r\n",
+        (
+            b"GET http://a/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Proxy-Authorization: NEW\r\n\r\n"
+        ),
     ),
     (
         b"GET http://a/ HTTP/1.0\r\n\r\n",
@@ -213,7 +215,6 @@ def test_tokens_are_renewed(paths: Paths) -> None:
     assert first == same
     assert second == also_second
     assert len({first, second, third}) == 3
-    import time
 
     user, _, token = base64.b64decode(first[6:]).decode().partition(":")
     assert (user, verify(root, token, time.time()).app) == ("a", "a")
@@ -243,7 +244,6 @@ def test_a_command_runs_with_everything_set(paths: Paths) -> None:
         assert (process.returncode, out) == (7, b"ok")
         field = next(line for line in fake.heads[0].split(b"\r\n") if line.startswith(b"Proxy-Authorization: Basic "))
         token = base64.b64decode(field.partition(b"Basic ")[2]).decode().partition(":")[2]
-        import time
 
         assert verify(root, token, time.time()).app == "a"
 
@@ -300,4 +300,3 @@ def test_no_root_key(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = runner(paths, capsys)("connect", "--app", "a", "--", "true")
     assert outcome.code == 2
     assert "root key" in outcome.err
-    assert not RootKey.__dict__.get("nothing")

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,6 @@ def test_a_shell_takes_it(run: Run, paths: Paths) -> None:
     url = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
     user, _, token = url.removeprefix("http://").partition("@")[0].partition(":")
     assert user == "expense-triage"
-    import time
-
     assert verify(RootKey.load(paths.root_key), token, time.time()).app == "expense-triage"
     assert "egress connect --app expense-triage" in text
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +11,7 @@ from proxy.keys.root import RootKey
 from proxy.keys.tokens import verify
 from proxy.paths import Paths
 from proxy.stores.embedded import EmbeddedStore
-from tests.cli._trust import Outcome, Run, runner, start_once
+from tests.cli._trust import Run, runner, start_once
 
 
 @pytest.fixture
@@ -24,24 +24,20 @@ def root(paths: Paths) -> RootKey:
     return start_once(paths)
 
 
-@pytest.fixture
-def with_store(paths: Paths) -> Iterator[Callable[..., Outcome]]:
+def _with_store(paths: Paths, steps: Callable[[], None]) -> None:
     """Runs a test's steps while the embedded store is up."""
 
-    def go(steps: Callable[[], None]) -> None:
-        async def inside() -> None:
-            store = await EmbeddedStore.start(paths)
-            try:
-                await asyncio.to_thread(steps)
-            finally:
-                await store.stop()
+    async def inside() -> None:
+        store = await EmbeddedStore.start(paths)
+        try:
+            await asyncio.to_thread(steps)
+        finally:
+            await store.stop()
 
-        asyncio.run(inside())
-
-    yield go  # type: ignore[misc]
+    asyncio.run(inside())
 
 
-def test_issue_list_revoke(run: Run, root: RootKey, with_store: Callable[[Callable[[], None]], None]) -> None:
+def test_issue_list_revoke(run: Run, root: RootKey, paths: Paths) -> None:
     """The life of a token; only the token itself is on standard output, so that $(…) works."""
 
     def steps() -> None:
@@ -61,9 +57,10 @@ def test_issue_list_revoke(run: Run, root: RootKey, with_store: Callable[[Callab
         assert token not in text
         assert "no such token" in run("token", "revoke", "0123456789abcdef").out
 
-    with_store(steps)
+    _with_store(paths, steps)
 
 
+@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
@@ -78,22 +75,21 @@ def test_issue_list_revoke(run: Run, root: RootKey, with_store: Callable[[Callab
         ((), "ACTION"),
     ],
 )
-def test_bad_input_is_three_lines(run: Run, root: RootKey, arguments: tuple[str, ...], what: str) -> None:
+def test_bad_input_is_three_lines(run: Run, arguments: tuple[str, ...], what: str) -> None:
     """What, where, fix; exit 2."""
     outcome = run("token", *arguments)
     assert outcome.code == 2
     assert what in outcome.err
     assert "  fix: " in outcome.err
     assert outcome.out == ""
-    assert root.id
 
 
-def test_without_a_store_nothing_is_issued(run: Run, root: RootKey) -> None:
+@pytest.mark.usefixtures("root")
+def test_without_a_store_nothing_is_issued(run: Run) -> None:
     """A token that no list shows could not be revoked by those who need to."""
     outcome = run("token", "issue", "--app", "a")
     assert (outcome.code, outcome.out) == (2, "")
     assert "make run" in outcome.err
-    assert root.id
 
 
 def test_without_a_root_key(run: Run) -> None:
