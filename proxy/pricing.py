@@ -212,9 +212,11 @@ def _compile(vendor: str, model: str) -> _Model | None:
     from genai_prices import __version__
     from genai_prices.data_snapshot import get_snapshot
 
-    try:
-        provider, info = get_snapshot().find_provider_model(model, None, vendor, None)
-    except LookupError:
+    snapshot = get_snapshot()
+    # Not its own search for a provider, which takes `openai_compatible` for OpenAI.
+    provider = next((provider for provider in snapshot.providers if provider.id == vendor), None)
+    info = provider.find_model(model, all_providers=snapshot.providers) if provider else None
+    if provider is None or info is None:
         return None
     rows = tuple((holds, rates) for holds, price in _rows(info) if (rates := _rates_of(price)) is not None)
     return _Model(rows, f"genai-prices {__version__} {provider.id}/{info.id}") if rows else None
