@@ -10,12 +10,13 @@ for its app, day and month), `done` (entry), `tally` (a compacted sum of settles
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+import orjson
 
 from proxy.paths import private_dir
 from proxy.stores.usage_rows import DIMENSIONS, counters, dimensions
@@ -115,7 +116,7 @@ class Replay:
 
     def apply(self, line: bytes) -> None:
         try:
-            facts = json.loads(line)
+            facts = orjson.loads(line)
             handler = _HANDLERS[facts["t"]]
             handler(self, facts)
         except (ValueError, KeyError, TypeError):
@@ -161,7 +162,7 @@ def _open_locked(path: Path) -> int:
 
 
 def _line(kind: str, facts: Mapping[str, Any]) -> bytes:
-    return json.dumps({"t": kind, **facts}, separators=(",", ":")).encode() + b"\n"
+    return orjson.dumps({"t": kind, **facts}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _on_intent(replay: Replay, facts: dict[str, Any]) -> None:

@@ -20,9 +20,12 @@ LEASE_TTL_S: Final = 70 * DAY_S
 LEASED_TTL_S: Final = 71 * DAY_S
 DONE_TTL_S: Final = 70 * DAY_S
 
+# A script that fails half way keeps what it did: all values are checked before the first write.
 _NUMBER: Final = (
-    "local function num(key) return tonumber(redis.call('GET', key) or '0') end "
     "local function text(n) return string.format('%.0f', n) end "
+    "local function whole(raw) local n = tonumber(raw) "
+    "if not n or math.abs(n) > 2^53 or text(n) ~= raw then error('a value is not a whole number') end return n end "
+    "local function num(key) return whole(redis.call('GET', key) or '0') end "
 )
 _LEASE: Final = Script(
     _NUMBER
@@ -51,8 +54,8 @@ _SETTLE: Final = Script(
     + "return 1"
 )
 _ADD_USAGE: Final = Script(
-    "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end "
-    "redis.call('HLEN', KEYS[2]) "
+    _NUMBER + "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end "
+    "for i = 4, #ARGV, 2 do whole(redis.call('HGET', KEYS[2], ARGV[3] .. '|' .. ARGV[i]) or '0') end "
     "redis.call('SET', KEYS[1], '1', 'EX', ARGV[1]) "
     "for i = 4, #ARGV, 2 do redis.call('HINCRBY', KEYS[2], ARGV[3] .. '|' .. ARGV[i], ARGV[i + 1]) end "
     "redis.call('EXPIRE', KEYS[2], ARGV[2]) return 1"

@@ -598,9 +598,10 @@ def test_one_apps_damaged_key_does_not_hold_up_the_others(paths: Paths, valkey: 
         ledger = Ledger(store.budget, paths, "w1")
         for name in "abcdef":
             ledger.settle(await reserve(ledger, 10, policy(name)), 7, estimated=False)
-        await link.run("SET", "egress:{a:c}:spend:2026-11", "nonsense")
-        with pytest.raises(StoreUnavailable):
-            await ledger.flush(NOW_S)
+        for nonsense in ("nonsense", "1.5", "99999999999999999999", "inf", ""):
+            await link.run("SET", "egress:{a:c}:spend:2026-11", nonsense)
+            with pytest.raises(StoreUnavailable):
+                await ledger.flush(NOW_S)
         assert [await store.budget.spend(name, period=MONTH) for name in "abdef"] == [7] * 5
         await link.run("DEL", "egress:{a:c}:spend:2026-11")
         await ledger.aclose(NOW_S)
