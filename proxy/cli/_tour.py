@@ -19,9 +19,8 @@ def tour(state_dir: Path) -> Iterator[str]:
     run = f"{_program()} connect{_state(state_dir)} --app {APP} --"
     yield f"try: {run} {_call('Say hello to the proxy')}"
     yield f"try: {run} {_call('My card is 4111 1111 1111 1111, is it valid?')}"
-    seen = f"curl -sS {URL}/_seen"
-    both = f"{_call('Write to Maria Schneider, maria.schneider@example.com')}; echo; echo The upstream saw:; {seen}"
-    yield f"try: {run} sh -c {shlex.quote(both)}"
+    mail = _call("Write to Maria Schneider, maria.schneider@example.com")
+    yield f"try: {run} {mail} -w '\\n\\nThe upstream saw:\\n' --next -sS {URL}/_seen"
 
 
 def _call(prompt: str) -> str:

@@ -129,7 +129,7 @@ class Counters:
             self.set(_known(name, labels), tuple(labels), value)
         for name, labels, counts, total in delta["histograms"]:
             key = self._key(_known(name, labels), tuple(labels))
-            cell = self.histograms.setdefault(key, Histogram([0] * len(counts)))
+            cell = self.histograms.setdefault(key, Histogram([0] * (len(METRICS[name].buckets) + 1)))
             cell.counts = [old + new for old, new in zip(cell.counts, counts, strict=True)]
             cell.total += total
 

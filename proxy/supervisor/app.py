@@ -20,6 +20,7 @@ from proxy.supervisor.policy import Policy
 from proxy.supervisor.readiness import Condition, not_ready
 from proxy.supervisor.sockets import bind_slots, format_address
 from proxy.supervisor.trail import SupervisorTrail
+from proxy.supervisor.watch import watch
 from proxy.supervisor.worker_pool import Message, Worker, WorkerPool
 
 _LOG = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Supervisor:
             stack.callback(self.paths.status_file.unlink, missing_ok=True)
             self._spawn(self._watch_readiness())
             self._spawn(self._hot_restarts())
+            if self.options.watch and self.options.directory is not None:
+                self._spawn(watch(self.options.directory, self.policy))
             stack.push_async_callback(self._cancel_tasks)
             await self._stop.wait()
             await self._drain(sockets)

@@ -83,7 +83,9 @@ class Policy:
         current = self.watcher.current
         if current is not None and current.revision == content.revision:
             return None
-        return await _publish(self.store, content.canonical, self._signer, self._paths, reason)
+        manifest = await _publish(self.store, content.canonical, self._signer, self._paths, reason)
+        self.watcher.poke()
+        return manifest
 
     async def reconcile(self, holder: str) -> None:
         """Gives a dead worker's leases back and settles what its journal shows. Raises StoreUnavailable."""

@@ -26,7 +26,15 @@ def parse_address(text: str) -> tuple[str, int]:
     """`127.0.0.1:8080` or `[::1]:8080` as (host, port); port 0 lets the kernel choose. Raises CannotListen."""
     host, _, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not bare or (":" in bare) != (bare != host) or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    bracketed = bare != host
+    if (
+        not bare
+        or "[" in bare
+        or (":" in bare) is not bracketed
+        or not port.isascii()
+        or not port.isdigit()
+        or int(port) > 65535
+    ):
         raise CannotListen(text, "not of the form 127.0.0.1:8080 or [::1]:8080")
     return bare, int(port)
 
