@@ -17,7 +17,7 @@ from proxy.budget import Periods, is_tight, least_left, periods, shortage, slice
 from proxy.config.snapshot import AppPolicy, BudgetPolicy
 from proxy.dataplane.journal import Journal, Key, Tally
 from proxy.dataplane.reconcile import reconcile, reconcile_all
-from proxy.dataplane.settlement import Opened, send_batch, usage_row
+from proxy.dataplane.settlement import Models, Opened, send_batch, usage_row
 from proxy.errors import Denied
 from proxy.model import Cost, Reservation, Usage
 from proxy.paths import Paths
@@ -73,6 +73,7 @@ class Ledger:
         self._open: dict[str, Opened] = {}
         self._tallies: dict[Key, Tally] = {}
         self._batches: dict[Key, dict[str, Any]] = {}
+        self._models = Models()
         self._entries = 0
         self._serial = 0
         self._flushing = asyncio.Lock()
@@ -126,7 +127,8 @@ class Ledger:
         """
         at = periods(now_s, (app.budget or NO_BUDGET).time_zone)
         key = (app.app, at.day, at.month)
-        row = usage_row(app, at.day, usage, cost, saved=saved)
+        model = self._models.label(app.app, at.day, usage.response_model or usage.request_model)
+        row = usage_row(app, at.day, model, usage, cost, saved=saved)
         self._tallies.setdefault(key, Tally()).add(row)
         self._write("note", {"id": exchange_id, "app": key[0], "day": key[1], "month": key[2], "row": row})
 

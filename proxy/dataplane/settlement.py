@@ -1,13 +1,18 @@
 """What a ledger sends: batches of spend and returned leases, and usage rows."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from proxy.config.snapshot import AppPolicy
 from proxy.dataplane.journal import Key, Row
 from proxy.model import Cost, Usage
 from proxy.stores.ports import BudgetStore
+
+MODELS_PER_APP: Final = 200
+MODEL_CHARACTERS: Final = 128
+OTHER_MODEL: Final = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,31 @@ def unseen_row(intent: Mapping[str, Any], usd_nanos: int, *, estimated: bool) ->
     return labels | {"requests": 1, "cost_usd_nanos": usd_nanos, "estimated": int(estimated)}
 
 
-def usage_row(app: AppPolicy, day: str, usage: Usage, cost: Cost, *, saved: bool) -> Row:
+class Models:
+    """Which model names get a usage row of their own: names come from requests and answers, and a hostile app must not
+    fill the store with them. Beyond MODELS_PER_APP in one day they are counted as `other`."""
+
+    def __init__(self) -> None:
+        self._day = ""
+        self._known: set[tuple[str, str]] = set()
+        self._counts: Counter[str] = Counter()
+
+    def label(self, app: str, day: str, model: str) -> str:
+        """`model` made printable and short, or `other`."""
+        if day > self._day:
+            self._day = day
+            self._known.clear()
+            self._counts.clear()
+        text = "".join(character if character.isprintable() else "?" for character in model[:MODEL_CHARACTERS])
+        if (app, text) not in self._known:
+            if self._counts[app] >= MODELS_PER_APP:
+                return OTHER_MODEL
+            self._counts[app] += 1
+            self._known.add((app, text))
+        return text
+
+
+def usage_row(app: AppPolicy, day: str, model: str, usage: Usage, cost: Cost, *, saved: bool) -> Row:
     """One call. A cache hit's tokens were not used again: only its request and what it saved are counted, so that the
     sums compare with the providers' bills."""
     row: Row = {
@@ -81,7 +110,7 @@ def usage_row(app: AppPolicy, day: str, usage: Usage, cost: Cost, *, saved: bool
         "owner": app.owner,
         "cost_center": app.cost_center,
         "provider": usage.provider,
-        "model": usage.response_model or usage.request_model,
+        "model": model,
         "requests": 1,
     }
     if saved:

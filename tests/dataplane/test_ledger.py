@@ -18,6 +18,7 @@ from proxy.config.snapshot import AppPolicy, BudgetPolicy, DlpPolicy, Limits
 from proxy.dataplane import journal as journal_module
 from proxy.dataplane.journal import Busy
 from proxy.dataplane.ledger import IDLE_S, REFUSAL_S, Ledger, reconcile, reconcile_all
+from proxy.dataplane.settlement import MODEL_CHARACTERS, MODELS_PER_APP
 from proxy.errors import Denied
 from proxy.model import Cost, Reservation, Usage
 from proxy.paths import Paths
@@ -630,6 +631,21 @@ def test_the_journal_stays_small_while_the_store_is_away(paths: Paths, monkeypat
         assert [(row["requests"], row["cost_usd_nanos"]) for row in rows] == [(50, 100)]
 
     asyncio.run(scenario())
+
+
+def test_hostile_model_names_are_bounded_and_harmless(paths: Paths, store_url: str) -> None:
+    async def scenario(store: Store) -> None:
+        ledger = Ledger(store.budget, paths, "w1")
+        names = ["\ud800\x00\n|", "x" * 10_000, *(f"m{n}" for n in range(500))]
+        for name in names:
+            ledger.record_usage(APP, "x", usage(name), Cost(1, True, ""), saved=False, now_s=NOW_S)
+        await ledger.aclose(NOW_S)
+        rows = {row["model"]: row["requests"] for row in await store.budget.usage(since=DAY, until=DAY, app="a")}
+        assert len(rows) == MODELS_PER_APP + 1
+        assert sum(rows.values()) == len(names)
+        assert rows["???|"] == rows["x" * MODEL_CHARACTERS] == 1
+
+    over(store_url, scenario)
 
 
 def test_run_flushes_by_itself(paths: Paths) -> None:
