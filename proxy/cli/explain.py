@@ -253,7 +253,7 @@ def _inspection_lines(inspection: "Inspection") -> list[str]:
     if not inspection.findings:
         return ["  ok    inspect        nothing found"]
     return [
-        f"  {one.action:<5} inspect        {one.entity} in {one.location}{' (on trial)' if one.mode == 'report' else ''}"
+        f"  {one.action:<5} inspect        {one.entity} in {one.location}" + (" (on trial)" * (one.mode == "report"))
         for one in inspection.findings
     ]
 

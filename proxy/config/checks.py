@@ -102,7 +102,7 @@ def _check_mode(app: Rec, problems: Problems) -> None:
 def _check_identify(identify: Rec | None, problems: Problems) -> None:
     if identify is None:
         return
-    if not identify.items("networks") and identify.get("token") is not True and "networks" not in identify:
+    if "networks" not in identify and identify.get("token", "token" in identify) is not True:
         problems.add(identify.mark, "nothing identifies the app", "`networks: [10.20.30.0/24]`, `token: true`, or both")
 
 
@@ -142,7 +142,7 @@ def check_entry(entry: Rec, facts: PlatformFacts, problems: Problems) -> None:
     _check_http(entry, problems)
     if "models" in entry and "tiers" in entry:
         problems.add(entry.at("tiers"), "`models:` and `tiers:` together", "keep one of the two")
-    for item in entry.items("tiers"):
+    for item in entry.items("tiers") if "models" not in entry else ():
         if item.value not in facts.tiers:
             near = nearest(item.value, facts.tiers)
             fix = f"did you mean {near}?" if near else f"a tier of platform.yaml's `models:`: {_words(facts.tiers)}"

@@ -53,7 +53,7 @@ def _check_exception(exception: Rec, entities: frozenset[str] | None, problems: 
         problems.add(exception.mark, "an exception names an entity or a JSON leaf", "either `entity:` or `json:`")
     if "entity" in exception and "values" not in exception:
         problems.add(exception.mark, "an entity without `values:` would be let through whole", "add `values: [...]`")
-    if "values" in exception and "json" in exception:
+    if "values" in exception and "entity" not in exception:
         problems.add(exception.at("values"), "`values:` means nothing with `json:`", "remove one of the two")
     if (entity := exception.get("entity")) is not None:
         _check_entity(entity, exception.at("entity"), entities, problems)

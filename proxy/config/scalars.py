@@ -251,9 +251,11 @@ def _header(text: str) -> tuple[str, str]:
 def _time_zone(text: str) -> tuple[str, str]:
     from zoneinfo import ZoneInfo
 
+    if text == "UTC":  # needs no time zone data, which small containers lack
+        return text, text
     try:
         ZoneInfo(text)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError
         raise BadValue(f"{shown(text)} is not a time zone", "UTC, or a name such as Europe/Berlin") from error
     return text, text
 

@@ -196,6 +196,9 @@ def _syntax_error(error: yaml.MarkedYAMLError, file: str, text: str, problems: P
     if "\t" in line[: len(line) - len(line.lstrip())]:
         problems.add(mark, "a tab stands where YAML wants spaces", "indent with two spaces")
         return
+    if error.context == "while scanning an alias":
+        problems.add(mark, "a text that starts with `*` needs quotes", 'for example "*.example.com"')
+        return
     what = ", ".join(part for part in (error.context, error.problem) if part)
     problems.add(mark, f"not YAML: {_first_line(what)}", "check indentation, quotes and brackets on this line")
 

@@ -181,7 +181,7 @@ class MapOf:
 
     @property
     def example(self) -> str:
-        return f"{{{self.key.example}: {self.item.example}}}"
+        return f"{{{self.key.example}: {self.item.example.partition(' or ')[0]}}}"
 
     def read(self, node: Node, reader: Reader) -> Val | None:
         if not isinstance(node, Map):
