@@ -19,6 +19,7 @@ from proxy.audit_chain import SUPERVISOR, Chain, Head
 from proxy.errors import Denied
 from proxy.model import AuditRecord
 from proxy.sinks import sinks
+from proxy.sinks._inflight import InFlight
 from proxy.sinks._reader import resume_point
 from proxy.sinks.file import SegmentFiles
 
@@ -75,6 +76,7 @@ class AuditWriter:
         self._next_number = point.last_number + 1
         self._linked = (point.segment, point.good_bytes)
         self._open: dict[str, None] = dict.fromkeys(point.open_ids)
+        self._inflight = InFlight(self._files.path)
         self._queue: deque[_Item] = deque()
         self._in_hand = 0
         self._refused = 0
@@ -86,7 +88,7 @@ class AuditWriter:
         self._wake = threading.Event()
         self._urgent = threading.Event()
         self._clock_offset_s = clock() - time.monotonic()
-        self._queue.extend((record, None) for record in self._crash_records())
+        self._queue.extend((record, None) for record in self._crash_records(point.apps))
         # The first segment is made before anyone is served: a disk that is full from the start shows at once.
         self._set_ready(self._attempt([]))
         self._thread = threading.Thread(target=self._run, name=f"audit-{writer_id}", daemon=True)
@@ -115,6 +117,16 @@ class AuditWriter:
         if not self.ready:
             raise Denied("audit_unavailable")
 
+    def begin(self, exchange: str, app: str) -> None:
+        """Call when an exchange starts, after `check`: should this process be killed, the next writer of the chain (or
+        the supervisor) gives the exchange its terminal record. Raises Denied audit_unavailable, overloaded."""
+        try:
+            taken = self._inflight.begin(exchange, app)
+        except OSError:
+            raise Denied("audit_unavailable") from None
+        if not taken:
+            raise Denied("overloaded", "too many exchanges are under way", retry_after_s=1)
+
     def emit(self, record: AuditRecord) -> None:
         """Queues a record. Raises Denied audit_unavailable when the spool is full or the writer is closed."""
         self._put(record, None)
@@ -131,6 +143,7 @@ class AuditWriter:
         depth = len(self._queue) + self._in_hand
         if depth * 2 >= limit and done is None and record.fields.get("code") == "audit_unavailable":
             self._suppressed += 1
+            self._inflight.end(record.id)
             return
         if depth >= limit or self._closing:
             self._refused += 1
@@ -146,6 +159,7 @@ class AuditWriter:
         self._wake.set()
         self._urgent.set()
         self._thread.join(timeout_s + 1.0)
+        self._inflight.close()
         self._files.close()
         for _, mirror in self._mirrors:
             mirror.close()
@@ -274,12 +288,15 @@ class AuditWriter:
                 self._open[record.id] = None
             elif record.kind == "terminal":
                 self._open.pop(record.id, None)
+                self._inflight.end(record.id)
 
-    def _crash_records(self) -> list[AuditRecord]:
+    def _crash_records(self, apps: Mapping[str, str]) -> list[AuditRecord]:
         """Terminal records for exchanges that the process before us began and could not end."""
         now_s = self._clock()
         fields = {"outcome": "aborted", "fault": "ProcessDied"}
-        return [AuditRecord(exchange, "terminal", now_s, fields) for exchange in self._open]
+        return [
+            AuditRecord(exchange, "terminal", now_s, {"app": apps.get(exchange), **fields}) for exchange in self._open
+        ]
 
     def _mirror(self, lines: bytes) -> None:
         for name, mirror in self._mirrors:

@@ -1,15 +1,19 @@
 """Reading audit directories: segments for the verifier, the head for a writer that resumes, records for people."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from proxy.audit import MAX_LINE_BYTES
 from proxy.audit_chain import Head, Record, Segment, read_record, segment_key, split_lines
+from proxy.sinks._inflight import read_inflight
 from proxy.sinks.file import open_directory, read_segment, segment_name, segment_numbers, writers
+
+_TERMINAL = re.compile(rb'"id":"([^"]{1,64})","kind":"terminal"')
 
 
 def segments(directory: Path, writer: str) -> list[Segment]:
@@ -41,13 +45,14 @@ def _read(path: Path, number: int, start: int = 0) -> bytes:
 @dataclass(frozen=True, slots=True)
 class Resumption:
     """Where a chain goes on: its last good record, the segment that holds it, how many bytes of that count, and the
-    exchanges that had begun and not ended."""
+    exchanges that had begun and not ended (`apps`: id -> app where it is known)."""
 
     head: Head
     segment: int
     good_bytes: int
     last_number: int
     open_ids: tuple[str, ...]
+    apps: Mapping[str, str] = field(default_factory=dict)
 
 
 def resume_point(directory: Path, writer: str, keys: Mapping[str, bytes]) -> Resumption:
@@ -57,7 +62,7 @@ def resume_point(directory: Path, writer: str, keys: Mapping[str, bytes]) -> Res
     for segment in reversed(found):
         key = segment_key(segment.first, keys)
         if key is not None:
-            return _resume_in(segment, key, last_number)
+            return _with_inflight(_resume_in(segment, key, last_number), found, directory / writer)
     return Resumption(Head(), 0, 0, last_number, ())
 
 
@@ -71,6 +76,20 @@ def _resume_in(segment: Segment, key: bytes, last_number: int) -> Resumption:
         head, good_bytes = Head(record.fields["seq"], record.mac), line.start_bytes + len(line.data) + 1
         _note_open(open_ids, record.fields)
     return Resumption(head, segment.number, good_bytes, last_number, tuple(open_ids))
+
+
+def _with_inflight(point: Resumption, found: list[Segment], path: Path) -> Resumption:
+    """Adds the exchanges that a killed process had under way, but for those whose end is on disk already."""
+    left = read_inflight(path)
+    if not left:
+        return point
+    ended: set[str] = set()
+    for segment in found:
+        data = segment.read()
+        whole = data[: point.good_bytes] if segment.number == point.segment else data
+        ended.update(match.decode() for match in _TERMINAL.findall(whole))
+    apps = {exchange: app for exchange, app in left.items() if exchange not in ended}
+    return replace(point, open_ids=tuple(dict.fromkeys((*point.open_ids, *apps))), apps=apps)
 
 
 def _note_open(open_ids: dict[str, None], fields: Mapping[str, Any]) -> None:

@@ -15,6 +15,8 @@ async def _write_for_ever(directory: Path, segment_bytes: int) -> None:
     print("ready", flush=True)
     for number in itertools.count():
         name = f"{os.getpid()}-{number}"
+        writer.begin(name, "a")
+        print(f"began {name}", flush=True)
         if number % 3 == 0:
             writer.emit(AuditRecord(name, "open", 1.7e9, {"app": "a"}))
         for extra in range(5):

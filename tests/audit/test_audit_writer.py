@@ -19,6 +19,7 @@ from proxy.audit_chain import SUPERVISOR, ChainReport, Head, verify_chain
 from proxy.dataplane.audit_writer import AuditWriter, Limits, WriterRegister, read_head
 from proxy.errors import Denied
 from proxy.model import AuditRecord
+from proxy.sinks._inflight import SLOTS
 from proxy.sinks._reader import newest_first, segments
 from proxy.sinks.file import UnsafeAuditFile
 
@@ -170,6 +171,39 @@ def test_what_was_open_at_a_crash_gets_its_end(state_dir: Path) -> None:
     assert (report.problem, report.opened) == (None, {})
 
 
+def test_what_was_under_way_at_a_kill_gets_its_end(state_dir: Path) -> None:
+    """Without an open record too: its name was left in a slot. What had ended is not ended again."""
+    directory = state_dir / "audit"
+    writer = _writer(directory, limits=Limits(segment_bytes=2000))
+    for number in range(30):
+        writer.begin(f"done{number}", "a")
+        asyncio.run(writer.commit(_record(f"done{number}")))
+    writer.begin("lost", "expense-triage")
+    writer.begin("lost", "expense-triage")
+    slots = (directory / "w0" / "inflight").read_bytes()
+    writer.close()
+    # As a kill between the write and the emptying of its slot leaves it.
+    (directory / "w0" / "inflight").write_bytes(slots[:128] + b"done7 a".ljust(128, b"\0") + slots[256:])
+    for _ in range(2):
+        _writer(directory).close()
+    ends = [fields for fields in _all(directory) if fields["kind"] == "terminal"]
+    assert len(ends) == 31
+    assert (ends[-1]["id"], ends[-1]["app"], ends[-1]["outcome"]) == ("lost", "expense-triage", "aborted")
+    assert _verify(directory).problem is None
+
+
+def test_slots_are_bounded_and_given_back(state_dir: Path) -> None:
+    """When all are taken the next exchange is refused; one that ends makes room."""
+    writer = _writer(state_dir / "audit")
+    for number in range(SLOTS):
+        writer.begin(f"x{number}", "a")
+    with pytest.raises(Denied, match="overloaded"):
+        writer.begin("more", "a")
+    asyncio.run(writer.commit(_record("x0")))
+    writer.begin("more", "a")
+    writer.close()
+
+
 def _full_disk(how: str, directory: Path) -> tuple[int, int, int]:
     prefix = ["unshare", "-rm"] if how == "tmpfs" else []
     command = [*prefix, sys.executable, "-m", "tests.audit._full_disk", how, str(directory)]
@@ -205,6 +239,7 @@ def test_kill_nine_under_load(state_dir: Path) -> None:
     directory = state_dir / "audit"
     rng = random.Random(5)
     acknowledged: list[str] = []
+    begun: list[str] = []
     for _ in range(50):
         command = [sys.executable, "-m", "tests.audit._child", str(directory), str(rng.choice([3000, 1 << 20]))]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
@@ -212,13 +247,17 @@ def test_kill_nine_under_load(state_dir: Path) -> None:
             lines = [child.stdout.readline() for _ in range(rng.randint(1, 12))]
             os.kill(child.pid, signal.SIGKILL)
             lines += child.stdout.readlines()
-        acknowledged += [line.strip() for line in lines if line.endswith("\n") and line != "ready\n"]
+        whole = [line.strip() for line in lines if line.endswith("\n") and line != "ready\n"]
+        begun += [line.removeprefix("began ") for line in whole if line.startswith("began ")]
+        acknowledged += [line for line in whole if not line.startswith("began ")]
     _writer(directory).close()
     report = _verify(directory)
     assert (report.problem, report.opened) == (None, {})
     assert len(report.notes) <= 50
     assert len(acknowledged) > 50
     assert set(acknowledged) <= report.ended
+    assert set(begun) <= report.ended
+    assert len(set(begun) - set(acknowledged)) > 5
 
 
 @pytest.mark.parametrize(
