@@ -23,6 +23,8 @@ from proxy.recognizers.resolve import resolve
 MIN_SCORE_WITH_CONTEXT: Final = 0.4
 """Presidio's `min_score_with_context_similarity`."""
 MEMO_ENTRIES: Final = 65_536
+_MEMO_FINDINGS: Final = 1024
+"""A text with more is a list of customers, not a part of a conversation that comes again and again."""
 _NER_CHUNK_CHARS: Final = 16_384
 """What one turn at the model may take; a long body gives way to a short prompt between turns."""
 
@@ -77,8 +79,11 @@ class LeafMemo:
             return found
 
     def put(self, digest: bytes, findings: Iterable[Finding]) -> None:
+        kept = tuple(findings)
+        if len(kept) > _MEMO_FINDINGS:
+            return
         with self._lock:
-            self._entries[digest] = tuple(findings)
+            self._entries[digest] = kept
             self._entries.move_to_end(digest)
             while len(self._entries) > self._max_entries:
                 self._entries.popitem(last=False)

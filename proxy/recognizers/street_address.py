@@ -95,7 +95,7 @@ _ANCHORS: Final = tuple(
         (r"(?<!\w)(?:unit|psc)[ ][0-9]{1,5},?[ ]box[ ][0-9]{1,5}(?!\w)", re.IGNORECASE, LIKELY),
         (r"(?<!\w)[ADF]PO[ ]A[AEP][ ][0-9]{5}(?!\w)", re.IGNORECASE, LIKELY),
         (
-            rf"(?<!\w)(?:zip|zip[ -]?code|post[ -]?code|postal[ -]?code|plz)(?:[ ]is|:)?[ ](?P<value>{_POSTCODE})(?!\w)",
+            rf"(?<!\w)(?:zip(?:[ -]?code)?|post[ -]?code|postal[ -]?code|plz)(?:[ ]is|:)?[ ](?P<value>{_POSTCODE})\b",
             re.IGNORECASE,
             LIKELY,
         ),
