@@ -49,7 +49,8 @@ class Detector(Protocol):
     def detect(
         self, texts: Sequence[str], profile: str, entities: frozenset[str] | None = None
     ) -> Sequence[Sequence[Finding]]:
-        """Findings per text, in the order of `texts`. `entities` None = all. Raises on any failure, never skips."""
+        """Findings per text, in the order of `texts`. `entities`: to be looked for even where the profile leaves them
+        out, because a rule names them. Raises on any failure, never skips."""
 
 
 @dataclass(slots=True)
@@ -69,11 +70,13 @@ def inspect(job: InspectJob, detector: Detector, *, now_s: float, limits: Limits
     """
     try:
         message = _texts_of(job, now_s, limits)
-        hits = _detect(message.leaves, detector, job.dlp.profile, limits)
+        sources = _sources(message.leaves, limits)
     except Denied as refusal:
         return Inspection("block", code=refusal.code, detail=refusal.detail, where=refusal.where)
     rules = job.dlp.response_rules if job.direction == "response" else job.dlp.rules
     otherwise = "allow" if job.direction == "response" else job.dlp.otherwise
+    named = frozenset(entity for rule in rules for entity in rule.entities)
+    hits = _detect(message.leaves, sources, detector, job.dlp.profile, named)
     ruled = rule_on(hits, rules, otherwise, job.dlp.exceptions, now_s)
     return _conclude(job, message, ruled)
 
@@ -160,12 +163,13 @@ def _context(leaf: TextLayer) -> str:
     return printable(key).replace("_", " ").replace("-", " ") + ": "
 
 
-def _detect(leaves: Sequence[TextLayer], detector: Detector, profile: str, limits: Limits) -> list[Hit]:
-    sources = _sources(leaves, limits)
+def _detect(
+    leaves: Sequence[TextLayer], sources: Sequence[_Source], detector: Detector, profile: str, named: frozenset[str]
+) -> list[Hit]:
     unique = list(dict.fromkeys(source.text for source in sources))
     if not unique:
         return []
-    found = detector.detect(unique, profile)
+    found = detector.detect(unique, profile, named)
     if len(found) != len(unique):
         raise RuntimeError("the detector did not answer for every text")
     by_text = dict(zip(unique, found, strict=True))
@@ -185,10 +189,12 @@ def _hit(source: _Source, finding: Finding, leaf: TextLayer) -> Hit | None:
     value = source.text[start:end]
     if finding.entity in _NEEDS_PROSE and _is_machine_text(leaf, value):
         return None
+    if inside_placeholder(source.text, start, end):
+        return None
+    if isinstance(leaf, head.JoinedText) and (source.reading is not None or not leaf.counts(start, end)):
+        return None
     if source.reading is None:
         start, end = start - source.prefix, end - source.prefix
-        if inside_placeholder(leaf.text, start, end):
-            return None
     else:
         start, end = source.reading.span(start, end)
     whole = source.reading is not None and source.reading.whole

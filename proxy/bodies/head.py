@@ -6,7 +6,9 @@ A field is left out only when its whole value has the field's own plain form, wh
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Final
 
 from proxy.bodies import form
@@ -46,6 +48,7 @@ _BROWSER: Final = re.compile(
     r"(?:Chrome|CriOS|Edg|OPR|HeadlessChrome)/\d{1,3}\.0\.\d{1,4}\.\d{1,3}|Mozilla/5\.0|AppleWebKit/537\.36"
     r"|Safari/537\.36|Gecko/20100101|(?:Firefox|rv:)/?\d{1,3}\.0|Intel Mac OS X 10_15_7|Windows NT 10\.0; Win64; x64"
 )
+_GROUPED_DIGITS: Final = re.compile(r"\d+(?:[ -]\d+)+")
 _PLAIN_NAME: Final = re.compile(r"(?!(?:\D*\d){5})[A-Za-z0-9_-]{1,64}")
 
 
@@ -57,6 +60,26 @@ class MachineText(TextRoot):
     def __init__(self, text: str, name: str, index: int) -> None:
         super().__init__(text, "header", name)
         self.index = index
+
+
+class JoinedText(FixedText):
+    """Values of several fields on end, for numbers that were split over them.
+
+    `counts` tells those from the noise that joining makes: they lie over a seam and are digits with separators. Bare
+    digits of two ids can pass a checksum, and two URLs on end are a URL.
+    """
+
+    __slots__ = ("_seams",)
+
+    def __init__(self, values: Sequence[str]) -> None:
+        super().__init__("".join(values), "headers, joined")
+        self._seams = list(accumulate(len(value) for value in values))[:-1]
+
+    def counts(self, start: int, end: int) -> bool:
+        """True when `start:end` may be believed."""
+        at = bisect_right(self._seams, start)
+        over_a_seam = at < len(self._seams) and self._seams[at] < end
+        return over_a_seam and _GROUPED_DIGITS.fullmatch(self.text, start, end) is not None
 
 
 def target_texts(target: str, limits: Limits) -> tuple[TextRoot, list[TextLayer]]:
@@ -84,7 +107,8 @@ def header_texts(headers: Headers, skip: frozenset[str]) -> list[TextLayer]:
         else:
             leaves.append(MachineText(value, name, index))
         leaves += [FixedText(text, "header", name) for text in _basic_credentials(lower, value)]
-    return leaves
+    pieces = [leaf.text for leaf in leaves if isinstance(leaf, MachineText)]
+    return [*leaves, JoinedText(pieces)] if len(pieces) > 1 else leaves
 
 
 def trailer_texts(trailers: Headers) -> list[TextLayer]:

@@ -30,6 +30,7 @@ _ESCAPE: Final = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL
 )
 _SHORT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_NUMBER: Final = re.compile(r"[-+.\d][-+.\deE]*")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -59,8 +60,9 @@ class Leaf(TextLayer):
         return found.shifted(inner)
 
     def lift(self, edits: Sequence[Edit]) -> list[Edit]:
-        """Strings: the spans, escaped. Numbers: the whole token becomes a string, for `<ENTITY>` is no number."""
-        if self.kind == "number":
+        """Strings (and words that JSON does not know): the spans, escaped. Numbers: the whole token becomes a string,
+        for `<ENTITY>` is no number."""
+        if self.kind == "number" and _NUMBER.fullmatch(self._raw):
             return [Edit(self.start, self.end, json.dumps(splice(self.text, edits)))]
         offsets = self.offsets()
         return [Edit(*offsets.span(e.start, e.end), json.dumps(e.new)[1:-1]) for e in edits]
