@@ -17,8 +17,10 @@ _FULL: Final = rf"{_NAME}{_JOINED}"
 _ANY_WORD: Final = r"[^\W\d_]{2,24}(?:['\u2019\-][^\W\d_]{1,24})?"
 _TITLE: Final = r"(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Herr|Frau|Mme|Mlle|Madame|Monsieur|Señora?|Sra?|Signora?)"
 _CALLED: Final = r"(?:[Nn]ame(?:'s|[ ]is|d[ ](?:him|her|them))|[Cc]alls?[ ](?:me|him|her|them)|[Mm]aiden name is)"
-_FIELD: Final = r"(?:[Nn]ame|[Ff]ull name|[Cc]ontact|[Cc]ustomer|[Pp]atient|[Ee]mployee|[Rr]ecipient|[Ss]igned by|"
+_FIELD: Final = (
+    r"(?:[Nn]ame|[Ff]ull name|[Cc]ontact|[Cc]ustomer|[Pp]atient|[Ee]mployee|[Rr]ecipient|[Ss]igned by|"
     r"[Aa]ttn\.?|[Cc]c|[Ff]rom)"
+)
 _END: Final = r"(?=[ ]*(?:[.,!?\n]|\Z|and|but))"
 _CUES: Final = tuple(
     (re.compile(pattern, flags), score)
