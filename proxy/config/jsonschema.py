@@ -1,8 +1,10 @@
 """schema.json for editors, generated from the table of `proxy.config.schema`.
 
-It knows every key and value; what spans several keys only `egress check` knows.
+It knows every key and value; what spans several keys only `egress check` knows. To write it anew:
+`python -m proxy.config.jsonschema > allowlists/schema.json`.
 """
 
+import sys
 from typing import Any, Final
 
 import orjson
@@ -50,3 +52,7 @@ def _with_refs(schema: Any, shared: list[tuple[str, dict[str, Any]]], *, inner: 
             said = {"description": schema["description"]} if isinstance(schema.get("description"), str) else {}
             return {**said, "$ref": f"#/$defs/{name}"}
     return {key: _with_refs(value, shared) for key, value in schema.items()}
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(schema_text())

@@ -3,6 +3,7 @@
 Rules that span several keys or files stand in `proxy.config.checks`.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from proxy.config.scalars import (
@@ -45,7 +46,8 @@ MEDIA_KINDS: Final = ("image", "audio", "pdf", "encrypted", "unknown")
 STAGES: Final = ("suspended", "draft", "sandbox", "production")
 MODES: Final = ("enforce", "report")
 
-VERSION: Final = Field("version", enum("the version of the file format", "1"), "Version of the file format.", True)
+FORMAT_VERSION: Final = replace(enum("the version of the file format", "1"), schema={"enum": [1, "1"]})
+VERSION: Final = Field("version", FORMAT_VERSION, "Version of the file format.", True)
 ACTION: Final = enum("a DLP action", *DLP_ACTIONS)
 MODE: Final = enum("a mode", "enforce", "report")
 ALLOW_OR_BLOCK: Final = enum("allow or block", "allow", "block")
