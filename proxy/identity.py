@@ -148,5 +148,8 @@ def _basic(encoded: bytes) -> _Credential:
 
 def _canonical_ip(text: str) -> str:
     """Without scope, and IPv4 as IPv4: a dual-stack socket reports `::ffff:10.0.0.1`."""
-    address = ip_address(text.partition("%")[0])
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        raise IdentityUnknown("the client has no IP address") from None
     return str(getattr(address, "ipv4_mapped", None) or address)

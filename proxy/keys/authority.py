@@ -77,7 +77,9 @@ class CertificateAuthority:
         make_private_directory(directory)
         if not _exists(directory):
             _create(directory, root, now_s)
-        return cls.load(directory, root)
+        ca = cls.load(directory, root)
+        ca._mend_exports()
+        return ca
 
     @classmethod
     def load(cls, directory: Path, root: RootKey) -> "CertificateAuthority":
@@ -146,6 +148,13 @@ class CertificateAuthority:
         for authority in self.authorities:
             replace_file(self.directory / f"{authority.id}.key", _encrypted(authority, root))
 
+    def _mend_exports(self) -> None:
+        """Writes what can be had from the index again: the trust file and the marker, should a crash have come between."""
+        exported = self.directory / "ca.pem"
+        if not exported.exists() or exported.read_bytes() != self.pem:
+            replace_file(exported, self.pem, mode=0o644)
+        _mark(self.directory)
+
     def _write_index(self, authorities: Sequence[Authority]) -> None:
         _save_index(self.directory, authorities)
         gone = {authority.id for authority in self.authorities} - {authority.id for authority in authorities}
@@ -162,8 +171,7 @@ def start_over(directory: Path, root: RootKey, now_s: float) -> CertificateAutho
         if path.suffix in (".crt", ".key", ".json", ".pem") and not path.name.startswith("lost-"):
             path.rename(path.with_name(f"lost-{int(now_s)}-{path.name}"))
     _marker(directory).unlink(missing_ok=True)
-    _create(directory, root, now_s)
-    return CertificateAuthority.load(directory, root)
+    return CertificateAuthority.load_or_create(directory, root, now_s)
 
 
 def new_authority(now_s: float, sign_from_s: float) -> Authority:
@@ -239,6 +247,10 @@ def _marker(directory: Path) -> Path:
     return directory.parent / ".ca-created"
 
 
+def _mark(directory: Path) -> None:
+    create_file(_marker(directory), b"A CA was made for this state directory. See `egress ca --help`.\n")
+
+
 def _exists(directory: Path) -> bool:
     """False only where no CA ever was. Raises KeyProblem when one was and is gone or half there."""
     if (directory / _INDEX).exists():
@@ -254,12 +266,9 @@ def _create(directory: Path, root: RootKey, now_s: float) -> None:
     _write_authority(directory, root, authority)
     index = _index_text([authority])
     # Two processes may start at once: the one whose index comes second drops its authority and uses the other's.
-    if create_file(directory / _INDEX, index):
-        replace_file(directory / "ca.pem", authority.pem(), mode=0o644)
-    else:
+    if not create_file(directory / _INDEX, index):
         for suffix in ("key", "crt"):
             (directory / f"{authority.id}.{suffix}").unlink()
-    create_file(_marker(directory), b"A CA was made for this state directory. See `egress ca --help`.\n")
 
 
 def _index_text(authorities: Sequence[Authority]) -> bytes:

@@ -204,3 +204,10 @@ def test_a_refusal_never_repeats_the_credential(scheme: str) -> None:
     shown = f"{caught.value} {caught.value.detail} {caught.value.remedy}"
     assert secret not in shown
     assert "user-x" not in shown
+
+
+@pytest.mark.parametrize("ip", ["", "localhost", "1.2.3", "10.1.0.1\n"])
+def test_a_client_without_an_address_is_nobody(ip: str) -> None:
+    """A coded refusal, not an accident."""
+    with pytest.raises(IdentityUnknown, match="no IP address"):
+        _identify(ip, None)

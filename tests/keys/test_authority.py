@@ -199,3 +199,12 @@ def test_root_rotation_reencrypts(ca: CertificateAuthority, state_dir: Path, roo
 def test_no_key_in_repr(ca: CertificateAuthority) -> None:
     """Tracebacks print objects."""
     assert "key=" not in repr(ca).replace("root.key", "")
+
+
+@pytest.mark.parametrize("lost", ["ca/ca.pem", ".ca-created"])
+def test_exports_are_made_again(ca: CertificateAuthority, state_dir: Path, root: RootKey, lost: str) -> None:
+    """What holds no secret and follows from the rest is mended: a crash at the first start may have left it out."""
+    (state_dir / lost).unlink()
+    assert CertificateAuthority.load_or_create(state_dir / "ca", root, NOW_S).pem == ca.pem
+    assert (state_dir / "ca" / "ca.pem").read_bytes() == ca.pem
+    assert (state_dir / ".ca-created").exists()
