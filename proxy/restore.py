@@ -25,8 +25,12 @@ _TOKEN = re.compile(rb'"((?>[^"\\]+|\\.)*+)("?)|[{}\[\],:]', re.DOTALL)
 _STRING_REST = re.compile(rb'((?>[^"\\]+|\\.)*+)("?)', re.DOTALL)
 # Room for the escapes around a name: `\\u003c` before and after it.
 _ESCAPES_BYTES = 14
+# `\\u003` and one more: what may be cut off at the end without showing as a bracket.
+_PARTIAL_ESCAPE_BYTES = 8
 _MAX_NESTING = 1000
 _MAX_KEY_BYTES = 256
+# Text without any bracket is given out unread; it is read only when one comes, so at most this much of it is kept.
+_MAX_UNREAD_BYTES = 64 << 10
 
 type JsonPath = tuple[str | int, ...]
 
@@ -123,7 +127,7 @@ class JsonRestorer:
     -> the new inside of the string there, for a caller that works on whole texts.
     """
 
-    __slots__ = ("_edits", "_held", "_key", "_nested", "_opaque", "_open", "_placeholders", "_stack")
+    __slots__ = ("_edits", "_held", "_key", "_nested", "_opaque", "_open", "_placeholders", "_stack", "_unread")
 
     def __init__(
         self,
@@ -141,9 +145,20 @@ class JsonRestorer:
         self._open = False
         self._held = b""
         self._key = b""
+        self._unread = b""
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that can be given out. Denied: upstream_malformed when nested beyond all reason."""
+        quiet = not (self._held or self._edits or may_hold(data) or b"\\" in data[-_PARTIAL_ESCAPE_BYTES:])
+        if quiet and len(self._unread) + len(data) <= _MAX_UNREAD_BYTES:
+            self._unread += data
+            return data
+        if self._unread:
+            unread, self._unread = self._unread, b""
+            self._read(unread)
+        return self._read(data)
+
+    def _read(self, data: bytes) -> bytes:
         buffer = self._held + data if self._held else data
         self._held = b""
         out: list[bytes] = []

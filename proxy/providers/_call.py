@@ -99,15 +99,15 @@ def count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value <= _MAX_TOKENS else None
 
 
-def member(value: object, name: str) -> Mapping[str, Any]:
+def member(value: object, name: str) -> dict[str, Any]:
     """The object under `name`, or an empty one."""
-    found = value.get(name) if isinstance(value, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def items(value: object, name: str) -> list[Any]:
     """The array under `name`, or an empty one."""
-    found = value.get(name) if isinstance(value, Mapping) else None
+    found = value.get(name) if isinstance(value, dict) else None
     return found if isinstance(found, list) else []
 
 

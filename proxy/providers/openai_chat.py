@@ -16,6 +16,8 @@ from proxy.providers._call import Call, Delta, Reading, Tally, items, member, re
 _NEW_CAP = frozenset({"openai", "azure.ai.openai", "groq", "x_ai"})
 # These tell usage unasked on the last chunk, and refuse or ignore `stream_options`.
 _USAGE_UNASKED = frozenset({"mistral_ai", "perplexity"})
+# Kind of tool call -> the member that carries its text: JSON for functions, free text for custom tools.
+_TOOL_TEXTS = {"function": "arguments", "custom": "input"}
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 
 
@@ -96,9 +98,9 @@ class OpenAIChat(Provider):
     def delta_event(self, event: Mapping[str, Any], delta: Delta, text: str) -> dict[str, Any]:
         kept = {name: event[name] for name in ("id", "object", "created", "model") if name in event}
         content: dict[str, Any] = {delta.name: text}
-        if delta.name.startswith("tool:"):
-            call = {"index": int(delta.name[5:]), "function": {"arguments": text}}
-            content = {"tool_calls": [call]}
+        kind, _, slot = delta.name.partition(":")
+        if slot:
+            content = {"tool_calls": [{"index": int(slot), kind: {_TOOL_TEXTS[kind]: text}}]}
         elif delta.name == "function_call":
             content = {"function_call": {"arguments": text}}
         return {**kept, "choices": [{"index": delta.group[0], "delta": content, "finish_reason": None}]}
@@ -150,11 +152,12 @@ def _message_deltas(
                 if isinstance(part, dict) and isinstance(part.get("text"), str):
                     found.append(Delta((*base, name, number, "text"), group, name, part["text"], call.structured))
     for number, tool in enumerate(items(message, "tool_calls")):
-        slot = tool.get("index", number) if isinstance(tool, dict) else number
-        arguments = member(tool, "function").get("arguments")
-        if isinstance(arguments, str):
-            path = (*base, "tool_calls", number, "function", "arguments")
-            found.append(Delta(path, group, f"tool:{slot}", arguments, nested=True))
+        slot = _index(tool, number)
+        for kind, name in _TOOL_TEXTS.items():
+            text = member(tool, kind).get(name)
+            if isinstance(text, str):
+                path = (*base, "tool_calls", number, kind, name)
+                found.append(Delta(path, group, f"{kind}:{slot}", text, nested=kind == "function"))
     arguments = member(message, "function_call").get("arguments")
     if isinstance(arguments, str):
         found.append(Delta((*base, "function_call", "arguments"), group, "function_call", arguments, nested=True))

@@ -87,7 +87,8 @@ class OpenAIResponses(Provider):
             return Reading(closes_all=True)
         if kind == "response.output_item.added":
             tally.tool_calls |= _is_tool(member(event, "item"))
-        tally.model = member(event, "response").get("model") or tally.model
+        model = member(event, "response").get("model")
+        tally.model = model if isinstance(model, str) else tally.model
         return Reading(closes=(_group(event, kind),)) if kind.endswith(".done") else Reading()
 
     @override

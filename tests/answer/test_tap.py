@@ -3,15 +3,11 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import brotli
 import pytest
 import zstandard
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy.errors import Denied
 from proxy.model import Headers
@@ -293,109 +289,3 @@ def test_an_endless_event_is_refused() -> None:
     tap = tap_for(call_of(STREAM_ASK), RESTORE, response_head(SSE))
     with pytest.raises(Denied, match="upstream_malformed"):
         pour(tap, [b"x" * (1 << 20)] * 20)
-
-
-def test_structured_output_is_escaped_once_more() -> None:
-    """JSON that the model was asked to write stays valid, plain and streamed."""
-    ask = {"model": "m", "response_format": {"type": "json_object"}, "messages": []}
-    inner = json.dumps({"name": PERSON})
-    plain = {"choices": [{"index": 0, "message": {"content": inner}, "finish_reason": "stop"}]}
-    out = pour(tap_for(call_of(json.dumps(ask)), RESTORE), [json.dumps(plain).encode()])
-    assert json.loads(json.loads(out)["choices"][0]["message"]["content"]) == {"name": 'Ann "Q"'}
-    events = b"".join(
-        b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": char}}]}).encode() + b"\n\n"
-        for char in inner
-    )
-    tap = tap_for(call_of(json.dumps({**ask, "stream": True})), RESTORE, response_head(SSE))
-    texts = [event["choices"][0]["delta"]["content"] for event in parsed(pour(tap, [events]))]
-    assert json.loads("".join(texts)) == {"name": 'Ann "Q"'}
-
-
-def parsed(stream: bytes) -> Iterator[dict[str, Any]]:
-    for event in stream.split(b"\n\n"):
-        for line in event.split(b"\n"):
-            if line.startswith(b"data: {"):
-                yield json.loads(line[6:])
-
-
-def openai_events(texts: list[str], kind: str) -> list[dict[str, Any]]:
-    def delta(text: str) -> dict[str, Any]:
-        if kind == "text":
-            return {"content": text}
-        return {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
-
-    events = [{"choices": [{"index": 0, "delta": delta(text), "finish_reason": None}]} for text in texts]
-    return [*events, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
-
-
-def openai_text(events: list[dict[str, Any]], kind: str) -> str:
-    out = ""
-    for event in events:
-        delta = event["choices"][0]["delta"]
-        out += delta.get("content") or "" if kind == "text" else ""
-        out += "".join(call["function"]["arguments"] for call in delta.get("tool_calls", ()))
-    return out
-
-
-def anthropic_events(texts: list[str], kind: str) -> list[dict[str, Any]]:
-    name, member = ("text_delta", "text") if kind == "text" else ("input_json_delta", "partial_json")
-    deltas = [{"type": "content_block_delta", "index": 0, "delta": {"type": name, member: text}} for text in texts]
-    return [*deltas, {"type": "content_block_stop", "index": 0}, {"type": "message_stop"}]
-
-
-def anthropic_text(events: list[dict[str, Any]], kind: str) -> str:
-    member = "text" if kind == "text" else "partial_json"
-    return "".join(event["delta"][member] for event in events if "delta" in event)
-
-
-def responses_events(texts: list[str], kind: str) -> list[dict[str, Any]]:
-    stem = "response.output_text" if kind == "text" else "response.function_call_arguments"
-    deltas = [{"type": f"{stem}.delta", "output_index": 0, "content_index": 0, "delta": text} for text in texts]
-    member = "text" if kind == "text" else "arguments"
-    return [*deltas, {"type": f"{stem}.done", "output_index": 0, "content_index": 0, member: "".join(texts)}]
-
-
-def responses_text(events: list[dict[str, Any]], kind: str) -> str:
-    text = "".join(event["delta"] for event in events if "delta" in event)
-    assert events[-1]["text" if kind == "text" else "arguments"] == text
-    return text
-
-
-DIALECTS: dict[str, Any] = {
-    "/v1/chat/completions": (openai_events, openai_text),
-    "/v1/messages": (anthropic_events, anthropic_text),
-    "/v1/responses": (responses_events, responses_text),
-}
-fragments = st.sampled_from(
-    [PERSON, "<PERSON_", "<EMAIL_ADDRESS_zzzzzz77>", "<", ">", "\\", '"', "abcd2345>", "é", "\n", "u003c"]
-)
-prose = st.lists(fragments | st.text(alphabet="ab <>_", max_size=4), max_size=8).map("".join)
-
-
-@given(
-    st.sampled_from(list(DIALECTS)),
-    st.sampled_from(["text", "tool"]),
-    prose,
-    st.lists(st.integers(0, 10**6), max_size=8),
-    st.lists(st.integers(0, 10**6), max_size=8),
-)
-def test_text_over_any_events_and_any_chunks(
-    path: str, kind: str, text: str, events_at: list[int], bytes_at: list[int]
-) -> None:
-    """However a text is cut into events, and the events into chunks, the client reads it as if restored whole."""
-    if kind == "text" and "\\u003c" in text:
-        return
-    value = text if kind == "text" else json.dumps({"a": text}, ensure_ascii=False)
-    edges = [0, *sorted(at % (len(value) + 1) for at in events_at), len(value)]
-    make, collect = DIALECTS[path]
-    events = make([value[start:end] for start, end in pairwise(edges)], kind)
-    stream = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
-    cuts = [0, *sorted(at % (len(stream) + 1) for at in bytes_at), len(stream)]
-    call = call_of(b'{"model":"m","stream":true,"max_tokens":5}', "h.test", path)
-    tap = tap_for(call, RESTORE, response_head(SSE))
-    out = pour(tap, [stream[start:end] for start, end in pairwise(cuts)])
-    restored = text
-    for placeholder, original in RESTORE.items():
-        restored = restored.replace(placeholder, original)
-    got = collect(list(parsed(out)), kind)
-    assert (got if kind == "text" else json.loads(got)) == (restored if kind == "text" else {"a": restored})
