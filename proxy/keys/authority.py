@@ -149,7 +149,7 @@ class CertificateAuthority:
             replace_file(self.directory / f"{authority.id}.key", _encrypted(authority, root))
 
     def _mend_exports(self) -> None:
-        """Writes what can be had from the index again: the trust file and the marker, should a crash have come between."""
+        """Writes what follows from the index: the trust file and the marker, should a crash have come between."""
         exported = self.directory / "ca.pem"
         if not exported.exists() or exported.read_bytes() != self.pem:
             replace_file(exported, self.pem, mode=0o644)
@@ -170,7 +170,7 @@ def start_over(directory: Path, root: RootKey, now_s: float) -> CertificateAutho
     for path in sorted(directory.iterdir()):
         if path.suffix in (".crt", ".key", ".json", ".pem") and not path.name.startswith("lost-"):
             path.rename(path.with_name(f"lost-{int(now_s)}-{path.name}"))
-    _marker(directory).unlink(missing_ok=True)
+    _create(directory, root, now_s)
     return CertificateAuthority.load_or_create(directory, root, now_s)
 
 
