@@ -56,8 +56,8 @@ def test_its_command_is_the_one_of_make_run() -> None:
     for option in ("--explicit", "--transparent", "--metrics"):
         assert option in command
         assert option in recipe
-    from proxy.cli import _Parser as Parser
     from proxy.cli import load_verb
+    from proxy.cli._main import _Parser as Parser
 
     parser = Parser()
     load_verb("run").configure(parser)
