@@ -20,6 +20,7 @@ _DATE_OR_TIME: Final = re.compile(
     r"(?:19|20)[0-9]{2}[\-./](?:0?[1-9]|1[0-2])[\-./][0-3]?[0-9](?![0-9])|[0-3]?[0-9][\-./][0-3]?[0-9][\-./](?:19|20)[0-9]{2}(?![0-9])"
 )
 _DOTTED: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}\Z")
+_DECIMAL: Final = re.compile(r"[0-9]+\.[0-9]+\Z")
 _YEARS: Final = re.compile(r"(?:19|20)[0-9]{2}\s?[\-\u2013/]\s?(?:19|20)[0-9]{2}\Z")
 _NANP: Final = re.compile(r"(?:1[ .\-/]?)?\(?[2-9][0-9]{2}\)?[ .\-/]{0,2}[2-9][0-9]{2}[ .\-/][0-9]{4}(?![0-9])")
 _TRUNK_REGIONS: Final = (
@@ -98,7 +99,8 @@ def _score(candidate: str) -> float:
     digits = re.sub(r"[^0-9]", "", candidate)
     international = candidate.startswith(("+", "00"))
     number = re.split(r"(?:x|e|#)", candidate, maxsplit=1)[0].strip()
-    if _DATE_OR_TIME.match(candidate) or _DOTTED.match(number) or _YEARS.match(number) or len(set(digits)) == 1:
+    others = (_DATE_OR_TIME.match(candidate), _DOTTED.match(number), _DECIMAL.match(number), _YEARS.match(number))
+    if any(others) or len(set(digits)) == 1:
         return 0.0
     if international:
         plus = number if number.startswith("+") else "+" + number[2:]

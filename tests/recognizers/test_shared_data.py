@@ -28,7 +28,7 @@ def _json(name: str) -> Any:
 def test_accuracy_floors(engine: Engine) -> None:
     scores = accuracy(engine, _json("dlp/pii_dev.json"), "balanced")
     per_entity = scores["per_entity"]
-    assert scores["total"]["f2"] >= 0.504, "plain Presidio's own figure"
+    assert scores["total"]["f2"] >= 0.78  # plain Presidio: 0.504
     for entity in ("CREDIT_CARD", "IBAN_CODE", "US_SSN", "EMAIL_ADDRESS", "IP_ADDRESS"):
         assert per_entity[entity]["f2"] >= 0.98, entity
     assert per_entity["PHONE_NUMBER"]["f2"] >= 0.9
@@ -36,9 +36,9 @@ def test_accuracy_floors(engine: Engine) -> None:
 
 def test_false_hits_stay_below_plain_presidio(engine: Engine) -> None:
     texts = _json("fp/ordinary_text.json")
-    presidio = {"python": 473, "logs": 930, "debian": 309, "pypi": 514, "docstrings": 142}
+    ceilings = {"python": 60, "logs": 10, "debian": 90, "pypi": 250, "docstrings": 70}  # plain Presidio: 142 to 930
     for kind, hits in false_hits(engine, texts, "balanced").items():
-        assert hits["total"] < presidio[kind] * 0.8, (kind, hits)
+        assert hits["total"] < ceilings[kind], (kind, hits)
         assert sum(hits.get(entity, 0) for entity in OURS - {"PHONE_NUMBER"}) <= 4, (kind, hits)
         assert hits.get("SECRET", 0) + hits.get("PRIVATE_KEY", 0) <= 1, (kind, hits)
 
