@@ -93,11 +93,11 @@ def _texts_of(job: InspectJob, now_s: float, limits: Limits) -> _Message:
     if job.direction == "request":
         root, leaves = head.target_texts(job.target, limits)
         for layer in leaves:
-            walk.text(layer, 1)
+            walk.text(layer, 1, files=False)
         for layer in head.header_texts(job.headers, job.skip_headers):
-            walk.text(layer, 1)
+            walk.text(layer, 1, files=False)
         for layer in head.trailer_texts(job.trailers):
-            walk.text(layer, 1)
+            walk.text(layer, 1, files=False)
     else:
         root = None
     body = job.body

@@ -3,6 +3,8 @@
 import base64
 import binascii
 import re
+import unicodedata
+from collections.abc import Iterator
 from typing import Final, Literal
 
 type Kind = Literal["text", "image", "audio", "pdf", "zip", "encrypted", "unknown"]
@@ -43,9 +45,18 @@ _BRANDS: Final[dict[bytes, Kind]] = {
 }
 _CONTROL: Final = bytes(code for code in range(32) if code not in b"\t\n\r\f\x08\x1b")
 _BASE64_FIELD: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}+[A-Za-z0-9+/_\s-]*+={0,2}+\s*+")
+_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-"
 _HEX_FIELD: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _DATA_URL: Final = re.compile(r"data:[^,;\s]{0,100}(?:;[^,;\s]{1,100}){0,8};base64,", re.IGNORECASE)
+_LONG_RUN: Final = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{60,}+(?:\r?\n|\\n)?)++[A-Za-z0-9+/_-]*+={0,2}+")
+_MIN_ALPHABET: Final = 24
+"""Distinct characters in a run: rulers and padding (`-----`, `AAAA`) have few, coded data nearly all 64; hex has 16."""
+
+RUN_TABLE: Final = bytes(0x78 if chr(code) in _ALPHABET else 0x20 for code in range(256))
+"""Maps the characters of base64 to `x`: a quick test for runs of them."""
+
 _TO_STANDARD: Final = str.maketrans("-_", "+/", " \t\r\n")
+_SAMPLE_CHARS: Final = 4096
 MIN_BASE64_CHARS: Final = 40
 """The smallest image (a one-pixel GIF) takes 48 characters."""
 
@@ -78,11 +89,19 @@ def _is_locked(data: bytes, kind: Kind) -> bool:
 def is_text(data: bytes) -> bool:
     """True for bytes that some charset of `charset` reads as text: at most one control character in fifty."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return True
+        wide = "utf-32" if data.startswith(b"\xff\xfe\0\0") else "utf-16"
+        return _plausible(data.decode(wide, "replace"))
     odd = len(data) - len(data.translate(None, _CONTROL))
     if odd * 50 <= len(data):
         return _mostly_utf8(data)
     return data.count(0) * 5 > len(data) and odd == data.count(0)
+
+
+def _plausible(text: str) -> bool:
+    """Few characters that no text has: noise read as UTF-16 is full of unassigned and private ones."""
+    sample = text[:_SAMPLE_CHARS] + text[-_SAMPLE_CHARS:]
+    odd = sum(unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs") and char not in "\t\n\r\f" for char in sample)
+    return odd * 50 <= len(sample)
 
 
 def _mostly_utf8(data: bytes) -> bool:
@@ -115,3 +134,16 @@ def media_of_string(text: str) -> Kind | None:
     if kind == "text" or (kind == "unknown" and len(compact) < MIN_OPAQUE_CHARS and prefix is None):
         return None
     return kind
+
+
+def media_in_text(text: str) -> Iterator[Kind]:
+    """Files in base64 within a longer text, such as a data URL in Markdown."""
+    if len(text) < MIN_OPAQUE_CHARS or b"x" * 60 not in text.encode("latin-1", "replace").translate(RUN_TABLE):
+        return
+    for match in _LONG_RUN.finditer(text):
+        run = match[0].replace("\\n", "\n")
+        if len(run) < MIN_OPAQUE_CHARS or len(set(run)) < _MIN_ALPHABET:
+            continue
+        kind = media_of_string(run)
+        if kind is not None:
+            yield kind

@@ -84,7 +84,7 @@ class Walk:
     def _text_body(self, text: TextLayer, kind: str, nested: int) -> None:
         if _JSON.fullmatch(kind):
             self._json(text, nested)
-        elif kind == "application/x-www-form-urlencoded" and not _looks_like_json(text.text):
+        elif kind == "application/x-www-form-urlencoded" and not _is_json(text.text):
             for item in form.fields(text, 0, len(text.text), self.limits, label="form"):
                 self.text(item, nested)
         else:
@@ -112,7 +112,7 @@ class Walk:
         leaves = scan_text(layer.text, layer, self.limits)
         self._leaves(leaves, nested)
         if not is_json(layer.text) and not all(is_json(line) for _, line in lines(layer.text)):
-            self.add(layer)
+            self.text(layer, nested)
 
     def _leaves(self, leaves: Sequence[Leaf], nested: int) -> None:
         at = 0
@@ -160,13 +160,16 @@ class Walk:
             self.leaves.extend(run)
         return end
 
-    def text(self, layer: TextLayer, nested: int) -> None:
-        """One text, which may itself be JSON (tool-call arguments, JSON in a form field)."""
-        if _looks_like_json(layer.text) and is_json(layer.text):
+    def text(self, layer: TextLayer, nested: int, *, files: bool = True) -> None:
+        """One text, which may itself be JSON (tool-call arguments, JSON in a form field). `files`: look for such; not
+        in the head, where session cookies and signatures are as long."""
+        if _is_json(layer.text):
             self._descend(nested)
             self._leaves(scan_text(layer.text, layer, self.limits), nested + 1)
-        else:
-            self.add(layer)
+            return
+        self.add(layer)
+        if files:
+            self.media += [Medium(kind, kind, layer) for kind in kinds.media_in_text(layer.text)]
 
     def add(self, layer: TextLayer) -> None:
         """One leaf, looked at as it stands."""
@@ -213,8 +216,9 @@ def _end(leaf: Leaf) -> int:
     return leaf.end
 
 
-def _looks_like_json(text: str) -> bool:
-    return text[:1] in ("{", "[") or text.lstrip()[:1] in ("{", "[")
+def _is_json(text: str) -> bool:
+    """True for a JSON object or array; other JSON texts read the same as plain text."""
+    return (text[:1] in ("{", "[") or text.lstrip()[:1] in ("{", "[")) and is_json(text)
 
 
 def _is_token_array(outer: Node | None, fields: frozenset[str]) -> bool:

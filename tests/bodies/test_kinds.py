@@ -1,12 +1,14 @@
 """Kinds of data, by their own first bytes."""
 
 import base64
+import hashlib
 import os
+import timeit
 import zlib
 
 import pytest
 
-from proxy.bodies.kinds import media_of_string, sniff
+from proxy.bodies.kinds import media_in_text, media_of_string, sniff
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
 WAV = b"RIFF\x24\0\0\0WAVEfmt " + bytes(60)
@@ -39,11 +41,14 @@ GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7
         ("Grüße".encode("latin-1"), "text"),
         ("hello".encode("utf-16"), "text"),
         ("hello".encode("utf-16-le"), "text"),
+        ("hello 😀".encode("utf-32"), "text"),
         (b"a" * 99 + b"\0", "text"),
         (b"\x80\x04\x95abc\0\x01", "unknown"),
         (zlib.compress(os.urandom(99)), "unknown"),
         (bytes(range(256)), "unknown"),
         (b"BM, the car maker", "text"),
+        ("Привет, 你好, hello".encode("utf-16"), "text"),
+        (b"\xff\xfe" + hashlib.shake_256(b"noise").digest(2000), "unknown"),
     ],
 )
 def test_sniffing(data: bytes, kind: str) -> None:
@@ -78,3 +83,31 @@ def b64(data: bytes) -> str:
 )
 def test_files_in_strings(text: str, kind: str | None) -> None:
     assert media_of_string(text) == kind
+
+
+NOISE = hashlib.shake_256(b"noise").digest(600)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"see ![logo](data:image/png;base64,{b64(PNG * 4)}) here", ["image"]),
+        (f"here: {b64(NOISE)} ok", ["unknown"]),
+        (f"here:\n{base64.encodebytes(NOISE).decode()}\nok", ["unknown"]),
+        (f"{b64(WAV * 4)} {b64(PNG * 4)}", ["audio", "image"]),
+        ("-" * 500, []),
+        ("A" * 500 + " " + "ab/" * 100, []),
+        (f"digest {NOISE[:64].hex()} and {b64(NOISE[:96])}", []),
+        (f"text {b64(b'my ssn is 123-45-6789, keep it ' * 20)}", []),
+        ("word " * 200, []),
+    ],
+)
+def test_files_within_a_text(text: str, expected: list[str]) -> None:
+    assert list(media_in_text(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["A" * 500_000, ("A" * 70 + "\n") * 10_000, "data:;base64," * 50_000, "A" * 59 + " A" * 99_999]
+)
+def test_hostile_texts_take_linear_time(text: str) -> None:
+    assert timeit.timeit(lambda: (list(media_in_text(text)), media_of_string(text)), number=1) < 1.0

@@ -370,6 +370,18 @@ def test_a_text_that_calls_itself_an_image_is_a_text() -> None:
     assert run(image(f"data:image/png;base64,{hidden}"), dlp=dlp).code == "pii"
 
 
+def test_a_file_within_a_text_follows_policy() -> None:
+    url = f"data:image/png;base64,{base64.b64encode(PNG * 5).decode()}"
+    assert run(chat(f"see ![logo]({url}) ok")).code == "uninspectable"
+    assert run(f"see {url} ok".encode(), "text/plain").code == "uninspectable"
+    assert run(b"", None, headers=[("Cookie", f"session={url[22:]}")]).action == "allow"
+
+
+def test_a_form_that_looks_like_json_is_a_form() -> None:
+    body = b"{x=4111+1111+1111+1111"
+    assert run(body, "application/x-www-form-urlencoded", dlp=REDACT).body == b"{x=%3CCREDIT_CARD%3E"
+
+
 def test_an_encoded_run_is_redacted_whole() -> None:
     hidden = base64.b64encode(f"my number is {SSN}, keep it secret".encode()).decode()
     verdict = run(chat(f"see {hidden} ok"), dlp=TOKENIZE)

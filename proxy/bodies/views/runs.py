@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from proxy.bodies.kinds import RUN_TABLE
 from proxy.bodies.views import Reading
 
 _LEAST: Final = 24
@@ -62,13 +63,7 @@ def _constant(whole: tuple[int, int]) -> Callable[[int, int], tuple[int, int]]:
     return span
 
 
-def _table(members: bytes) -> bytes:
-    return bytes(0x78 if code in members else 0x20 for code in range(256))
-
-
-_HEX_DIGITS: Final = b"0123456789abcdefABCDEF"
-_HEX_TABLE: Final = _table(_HEX_DIGITS)
-_BASE64_TABLE: Final = _table(bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B)) + b"+/_-")
+_HEX_TABLE: Final = bytes(0x78 if code in b"0123456789abcdefABCDEF" else 0x20 for code in range(256))
 _RUN: Final = b"x" * _LEAST
 
 
@@ -78,7 +73,7 @@ def view(text: str) -> Sequence[Reading]:
         return ()
     raw = text.encode("latin-1", "replace")
     found: list[Reading] = []
-    if _RUN in raw.translate(_BASE64_TABLE):
+    if _RUN in raw.translate(RUN_TABLE):
         found += _runs(text, _BASE64, _from_base64)
         found += _runs(text, _WRAPPED, _from_base64)
     if _RUN in raw.translate(_HEX_TABLE, b" :,-"):
