@@ -1,6 +1,7 @@
 """What `push`, `diff` and `rollback` share: the content of directory and store, who signs, the way to effective."""
 
 import argparse
+import contextlib
 import getpass
 import sys
 import time
@@ -52,21 +53,23 @@ def load(directory: Path, paths: Paths) -> "Content | None":
 
 
 async def head_of(store: "Store") -> tuple[Manifest | None, bytes | None]:
-    """The store's newest manifest and its content. CliError when the store holds something else."""
+    """The store's newest manifest and its content; nothing, with a warning, when what stands there is no manifest."""
     raw = await store.config.head_manifest()
-    if raw is None:
-        return None, None
-    manifest = parsed(raw)
-    return manifest, await store.config.get_revision(manifest.revision)
-
-
-def parsed(raw: bytes) -> Manifest:
     try:
-        return parse(raw)
+        manifest = parse(raw) if raw is not None else None
     except ManifestRefused as refused:
-        raise CliError(
-            f"the store's policy log is damaged: {refused}", "store", "find out who else writes to the store"
-        ) from None
+        print(f"warning: the store's policy log is damaged ({refused}); who else writes to it?", file=sys.stderr)
+        return None, None
+    return manifest, await store.config.get_revision(manifest.revision) if manifest else None
+
+
+def parsed_log(log: "Sequence[bytes]") -> list[Manifest]:
+    """Newest first; what is no manifest is left out."""
+    found = []
+    for raw in log:
+        with contextlib.suppress(ManifestRefused):
+            found.append(parse(raw))
+    return found
 
 
 def signer_of(args: argparse.Namespace) -> Signer:
@@ -121,8 +124,12 @@ async def publish(
             signer=signer,
             now_s=time.time(),
             floor=_floor(args.paths),
-            expect_seq=head.seq if head else 0,
+            expect_seq=head.seq if head else None,
         )
+    except ManifestRefused as refused:
+        raise CliError(
+            f"the store's policy log is damaged: {refused}", "store", "push from a machine that runs the proxy"
+        ) from None
     except Conflict as conflict:
         raise CliError(
             f"somebody else has published seq {conflict.head_seq} meanwhile",

@@ -26,11 +26,12 @@ def _run(args: argparse.Namespace) -> int:
 async def _rollback(args: argparse.Namespace) -> int:
     store = open_store(args.store, args.paths)
     try:
-        log = [policy.parsed(raw) for raw in await store.config.manifests(_LOG_LIMIT)]
+        log = policy.parsed_log(await store.config.manifests(_LOG_LIMIT))
         target = _target(log, args.seq)
         content = await _content(store, target)
         reason = f"rollback to seq {target.seq}" + (f": {args.reason}" if args.reason else "")
-        manifest = await policy.publish(args, store, content, reason, log[0])
+        head, _ = await policy.head_of(store)
+        manifest = await policy.publish(args, store, content, reason, head)
     finally:
         await store.aclose()
     effect = await asyncio.to_thread(policy.wait_effective, args.paths, manifest.seq)

@@ -312,8 +312,7 @@ class ConfigWatcher:
         await self._adopt(manifest, content, from_disk=False)
 
     async def _adopt(self, manifest: Manifest, content: bytes, *, from_disk: bool) -> None:
-        """Checks everything, compiles off the loop, swaps, then writes to disk."""
-        accept(manifest, self._accepted)
+        """Checks the content of a manifest that was accepted, compiles off the loop, swaps, then writes to disk."""
         await asyncio.to_thread(check_content, manifest, content)
         snapshot = await self._compiled(manifest, content)
         if snapshot is None:

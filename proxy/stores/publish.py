@@ -2,8 +2,8 @@
 
 import hashlib
 
-from proxy.config.manifest import Accepted, Manifest, Signer, next_manifest, parse
-from proxy.stores.ports import ConfigStore
+from proxy.config.manifest import Accepted, Manifest, ManifestRefused, Signer, next_manifest, parse
+from proxy.stores.ports import ConfigStore, Conflict
 
 
 async def publish(
@@ -21,15 +21,30 @@ async def publish(
 
     `floor`: what this machine accepted last (proxy.stores.last_good), so that numbers go on above it when the store
     lost its log. `expect_seq`: publish only when the store's head still has this seq (what the caller's diff was made
-    against). Raises Conflict, StoreUnavailable, ManifestRefused (the store's head is no manifest).
+    against). Raises Conflict, StoreUnavailable, ManifestRefused (the store's head is no manifest and there is no
+    `floor`; with one, what is damaged is followed by a good one).
     """
     raw = await store.head_manifest()
-    head = parse(raw) if raw is not None else None
-    head_seq = head.seq if head else 0
+    head, damaged = _head(raw)
+    if damaged is not None and floor is None:
+        raise damaged
     revision = hashlib.sha256(content).hexdigest()
     planned = next_manifest(head, floor, revision=revision, author=author, time_s=now_s, reason=reason)
     manifest = signer.sign(planned)
     await store.put_revision(revision, content)
-    expected = head_seq if expect_seq is None else expect_seq
-    await store.append_manifest(manifest.to_bytes(), seq=manifest.seq, expect_seq=expected)
+    expected = (head.seq if head else 0) if expect_seq is None else expect_seq
+    try:
+        await store.append_manifest(manifest.to_bytes(), seq=manifest.seq, expect_seq=expected)
+    except Conflict as conflict:
+        if damaged is None:
+            raise
+        # What stands there is no manifest: nobody's work is overwritten.
+        await store.append_manifest(manifest.to_bytes(), seq=manifest.seq, expect_seq=conflict.head_seq)
     return manifest
+
+
+def _head(raw: bytes | None) -> tuple[Manifest | None, ManifestRefused | None]:
+    try:
+        return (parse(raw) if raw is not None else None), None
+    except ManifestRefused as refused:
+        return None, refused

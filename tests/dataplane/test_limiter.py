@@ -173,9 +173,11 @@ def test_a_killed_worker_frees_its_connections_but_not_its_requests(paths: Paths
 
 def test_slots_are_used_again_and_run_out_loudly(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     app = policy()
-    first = Limiter(paths)
+    first, other = Limiter(paths), Limiter(paths)
     first.open_connection(app)
     first.close()
+    assert other.connections("a") == 0
+    other.close()
     monkeypatch.setattr(limiter_module, "SLOTS", 2)
     made = [Limiter(paths), Limiter(paths)]
     assert made[0].connections("a") == 0

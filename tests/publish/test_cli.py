@@ -164,6 +164,24 @@ def test_numbers_go_on_when_the_store_has_lost_its_log(cli: Cli) -> None:
     assert cli.json("push", str(cli.directory))["seq"] == 2
 
 
+def test_a_damaged_log_is_followed_by_a_good_manifest(cli: Cli) -> None:
+    seed = cli.root.derive(MANIFEST)
+    assert cli("push", str(cli.directory))[0] == 0
+    raw = with_store(cli.url, lambda store: store.config.head_manifest())
+    with_store(cli.url, lambda store: store.config.append_manifest(b"garbage", seq=77, expect_seq=1))
+    cli.write("GET, POST")
+    code, _, err = cli("push", str(cli.directory))
+    assert code == 2
+    assert "damaged" in err
+    content = with_store(cli.url, lambda store: store.config.get_revision(parse(raw).revision))
+    LastGood(cli.paths.last_good, seed).write(parse(raw), content)
+    code, out, err = cli("push", str(cli.directory))
+    assert code == 0
+    assert "published seq 2" in out
+    assert "damaged" in err
+    assert cli.json("rollback")["restored_seq"] == 1
+
+
 def test_a_person_is_asked_before_more_is_allowed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)

@@ -1,0 +1,83 @@
+"""Stops of this machine: an order is never lost, forgotten too early, or taken over by an older one."""
+
+import asyncio
+
+import pytest
+
+from proxy.dataplane.watcher import ConfigWatcher
+from proxy.paths import Paths
+from proxy.stores.memory import MemoryConfigStore
+from proxy.stores.stops import Stops, StopsFile, deliver
+
+FACTS = {"reason": "r"}
+
+
+def test_orders_lie_over_what_the_store_says(paths: Paths) -> None:
+    stops = StopsFile(paths.last_good)
+    assert stops.read() == Stops()
+    stops.learn({"a": FACTS, "b": FACTS}, frozenset({"t"}), 4)
+    stops.order("a", None)
+    stops.order("c", FACTS)
+    found = StopsFile(paths.last_good).read()
+    assert found.effective == {"b": FACTS, "c": FACTS}
+    assert (found.revoked, found.epoch) == (frozenset({"t"}), 4)
+    stops.learn({"a": FACTS}, frozenset(), 5)
+    assert stops.read().effective == {"c": FACTS}
+
+
+def test_an_order_that_changed_while_it_was_delivered_is_delivered_again(paths: Paths) -> None:
+    stops = StopsFile(paths.last_good)
+
+    class Slow(MemoryConfigStore):
+        async def set_kill(self, app: str, facts: object) -> None:
+            await super().set_kill(app, facts)  # type: ignore[arg-type]
+            if facts is not None:
+                StopsFile(paths.last_good).order("a", None)
+
+    async def scenario() -> None:
+        store = Slow()
+        stops.order("a", FACTS)
+        await deliver(stops, store)
+        assert stops.read().pending == {"a": None}
+        await deliver(stops, store)
+        assert stops.read().pending == {}
+        assert await store.kills() == {}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("facts", [FACTS, None])
+def test_other_workers_keep_to_an_order_between_its_delivery_and_their_next_look(
+    paths: Paths, facts: dict[str, str] | None
+) -> None:
+    """Delivered means: gone from the file's orders. A worker that has not asked the store since must not fall back."""
+
+    async def scenario() -> None:
+        store = MemoryConfigStore()
+        if facts is None:
+            await store.set_kill("a", FACTS)
+        worker = ConfigWatcher(store, paths, manifest_seed=b"s" * 32)
+        await worker.refresh()
+        stops = StopsFile(paths.last_good)
+        stops.order("a", facts)
+        worker.read_stops()
+        assert ("a" in worker.kills) == (facts is not None)
+        await deliver(stops, store)
+        worker.read_stops()
+        assert ("a" in worker.kills) == (facts is not None)
+        await worker.refresh()
+        assert ("a" in worker.kills) == (facts is not None)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b'{"kills": 1}', b'{"kills": {"a": 1}, "revoked": [], "pending": {}}']
+)
+def test_a_damaged_file_stops_everything(paths: Paths, raw: bytes) -> None:
+    stops = StopsFile(paths.last_good)
+    stops.order("a", FACTS)
+    (paths.last_good / "stops.json").write_bytes(raw)
+    assert set(stops.read().effective) == {"*"}
+    stops.learn({}, frozenset(), 1)
+    assert stops.read().effective == {}
