@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from proxy.config.snapshot import Entry, Snapshot
     from proxy.model import Headers, Inspection, RequestHead
     from proxy.policy import Ruling
+    from proxy.providers import Provider
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +135,7 @@ def _rulings(args: argparse.Namespace, snapshot: "Snapshot") -> "list[tuple[str,
     provider = providers.match(head.authority, head.method, head.path)
     stages.append(replace(base, stage="head", head=head, provider=provider.name if provider else None))
     if provider is not None and args.body is not None:
-        model = provider.parse_call(head, args.body.read_bytes()).model
+        model = _model(provider, head, args.body)
         stages.append(replace(base, stage="body", head=head, provider=provider.name, model=model))
     found: list[tuple[str, Ruling]] = []
     for facts in stages:
@@ -142,6 +143,15 @@ def _rulings(args: argparse.Namespace, snapshot: "Snapshot") -> "list[tuple[str,
         if found[-1][1].decision.action == "deny":
             break
     return found
+
+
+def _model(provider: "Provider", head: "RequestHead", body: Path) -> str:
+    from proxy.errors import Denied
+
+    try:
+        return provider.parse_call(head, body.read_bytes()).model
+    except Denied as denied:
+        raise CliError(f"{denied.code}: {denied.detail}", str(body), denied.remedy, exit_code=EXIT_FINDINGS) from None
 
 
 def _at(args: argparse.Namespace) -> float:
