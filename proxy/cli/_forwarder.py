@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
@@ -146,20 +146,25 @@ def same_user(peer: tuple[str, int], own: tuple[str, int]) -> bool:
     kernel does not tell, and loopback is trusted."""
     if not sys.platform.startswith("linux"):
         return True
-    version = ip_address(peer[0]).version
-    table = Path("/proc/self/net/tcp6" if version == 6 else "/proc/self/net/tcp")
-    wanted = [_proc_address(*peer[:2]), _proc_address(*own[:2])]
+    ends = [(ip_address(host), port) for host, port in (peer[:2], own[:2])]
+    # A dual-stack socket (every JVM's) that talks IPv4 stands in the table of IPv6, by its mapped addresses.
+    mapped = [(IPv6Address(f"::ffff:{host}") if host.version == 4 else host, port) for host, port in ends]
+    owner = _owner("tcp", ends) if ends[0][0].version == 4 else None
+    if owner is None:
+        owner = _owner("tcp6", mapped)
+    return owner in (os.geteuid(), 0)
+
+
+def _owner(table: str, ends: list[tuple[IPv4Address | IPv6Address, int]]) -> int | None:
+    """User id of the socket with these local and remote ends."""
+    wanted = [_proc_address(host.packed, port) for host, port in ends]
     try:
-        lines = table.read_text().splitlines()[1:]
+        lines = Path("/proc/self/net", table).read_text().splitlines()[1:]
     except OSError:
-        return False
-    for columns in map(str.split, lines):
-        if columns[1:3] == wanted:
-            return int(columns[7]) in (os.geteuid(), 0)
-    return False
+        return None
+    return next((int(columns[7]) for columns in map(str.split, lines) if columns[1:3] == wanted), None)
 
 
-def _proc_address(host: str, port: int) -> str:
-    packed = ip_address(host).packed
+def _proc_address(packed: bytes, port: int) -> str:
     words = (int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, len(packed), 4))
     return "".join(f"{word:08X}" for word in words) + f":{port:04X}"

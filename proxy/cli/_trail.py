@@ -54,8 +54,9 @@ def time_of(fields: Mapping[str, Any]) -> float:
 
 def target(fields: Mapping[str, Any]) -> str:
     """`POST https://api.openai.com/v1/chat/completions`, as far as the record tells."""
-    host = str(fields.get("host", ""))
-    port = fields.get("port")
+    host, port = str(fields.get("host", "")), fields.get("port")
+    if fields.get("method") == "CONNECT":
+        return for_terminal(f"CONNECT {host}:{port}")
     shown = host + (f":{port}" if port not in (None, 443) else "")
     url = f"{fields.get('scheme', 'https')}://{shown}{fields.get('path', '')}" if host else ""
     return for_terminal(" ".join(part for part in (str(fields.get("method", "")), url) if part))

@@ -90,6 +90,12 @@ def test_hostile_text_cannot_drive_the_terminal(run: Run, paths: Paths, root: Ro
     assert text.isprintable() or not set(text) & set("\x1b\x07\u202e")
 
 
+def test_a_refused_tunnel_is_shown_as_it_was_asked_for(run: Run, paths: Paths, root: RootKey) -> None:
+    """Authority form, no path."""
+    _write(paths, root, (1, _denied(method="CONNECT", path=None)))
+    assert "host_denied  a  CONNECT evil.test:443\n" in run("denials").out
+
+
 def test_nothing_to_tell(run: Run, paths: Paths, root: RootKey) -> None:
     """Exit 0 and a sentence."""
     _write(paths, root, (1, {"app": "a", "outcome": "allowed"}))
