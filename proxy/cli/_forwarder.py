@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
@@ -155,7 +155,7 @@ def same_user(peer: tuple[str, int], own: tuple[str, int]) -> bool:
     return owner in (os.geteuid(), 0)
 
 
-def _owner(table: str, ends: list[tuple[IPv4Address | IPv6Address, int]]) -> int | None:
+def _owner(table: str, ends: Sequence[tuple[IPv4Address | IPv6Address, int]]) -> int | None:
     """User id of the socket with these local and remote ends."""
     wanted = [_proc_address(host.packed, port) for host, port in ends]
     try:

@@ -191,13 +191,13 @@ def test_other_users_are_refused() -> None:
 )
 def test_this_user_is_known_over_every_kind_of_socket(family: int, listen: str, target: str) -> None:
     """Dual-stack sockets too, as every JVM opens them."""
-    with socket.create_server((listen, 0), family=socket.AF_INET6 if ":" in listen else socket.AF_INET) as server:
-        with socket.socket(family) as client:
-            client.connect((target, server.getsockname()[1]))
-            accepted, peer = server.accept()
-            with accepted:
-                assert same_user(peer, accepted.getsockname())
-                assert not same_user((peer[0], peer[1] ^ 1), accepted.getsockname())
+    listening = socket.AF_INET6 if ":" in listen else socket.AF_INET
+    with socket.create_server((listen, 0), family=listening) as server, socket.socket(family) as client:
+        client.connect((target, server.getsockname()[1]))
+        accepted, peer = server.accept()
+        with accepted:
+            assert same_user(peer, accepted.getsockname())
+            assert not same_user((peer[0], peer[1] ^ 1), accepted.getsockname())
 
 
 @pytest.mark.parametrize("head", [b"", b"GET", b"x" * 100_000])
