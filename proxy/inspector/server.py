@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from proxy.config.snapshot import DlpPolicy
-from proxy.errors import Denied
+from proxy.errors import REASONS, Denied
 from proxy.inspector.wire import VERSION, Decoder, Frame, WireError, encode, job_from, policy_from, verdict_frame
 from proxy.model import Inspection, InspectJob
 
@@ -44,6 +44,7 @@ OVERTIME: Final = 3.0
 """A job may run this many times its deadline before the process is ended: the client gave up long ago."""
 STOP_GRACE_S: Final = 2.0
 EXIT_STUCK: Final = 70
+_STATUS_OURS: Final = 503
 EXIT_NO_MODEL: Final = 3
 EXIT_NO_SOCKET: Final = 4
 _FIX_SOCKET: Final = "end the process that listens there, or give another --socket in a directory of yours"
@@ -122,12 +123,13 @@ class Bench:
 
 
 def _judged(judge: Judge, job: InspectJob) -> tuple[Inspection, bool]:
-    """The verdict and whether it may be remembered. A denial is a verdict; one of ours (5xx) may pass."""
+    """The verdict and whether it may be remembered. A denial is a verdict; one of ours (503) may pass next time."""
     try:
-        return judge(job), True
+        verdict = judge(job)
     except Denied as denied:
         verdict = Inspection("block", code=denied.code, detail=denied.detail, where=denied.where)
-        return verdict, denied.reason.status < 500
+    ours = verdict.code is not None and REASONS[verdict.code].status == _STATUS_OURS
+    return verdict, not ours
 
 
 def _where(error: BaseException) -> str:
