@@ -82,6 +82,7 @@ def _price(rec: Rec) -> PriceOverride:
 def build_app(rec: Rec, platform: Platform, defaults: Rec | None, source: str) -> AppPolicy:
     """One app, its connectors' entries already among its own; entry over app over platform."""
     identify, budget = rec.rec("identify"), rec.rec("budget")
+    dlp = build_dlp([defaults, rec], platform.classes)
     app = AppPolicy(
         app=rec.get("app"),
         owner=rec.get("owner"),
@@ -92,8 +93,8 @@ def build_app(rec: Rec, platform: Platform, defaults: Rec | None, source: str) -
         report_until_s=rec.get("report_until"),
         networks=identify.plain("networks") if identify else (),
         token=identify.get("token", False) if identify else True,
-        entries=tuple(_entry(item.value, rec, platform, defaults) for item in rec.items("allow")),
-        dlp=build_dlp([defaults, rec], platform.classes),
+        entries=tuple(_entry(item.value, rec, platform, defaults, dlp) for item in rec.items("allow")),
+        dlp=dlp,
         cache=_cache([rec]),
         budget=_budget(budget, str(rec.at("budget"))) if budget else None,
         limits=_limits([defaults, rec]),
@@ -104,7 +105,7 @@ def build_app(rec: Rec, platform: Platform, defaults: Rec | None, source: str) -
     return replace(app, digest=content_digest(app))
 
 
-def _entry(rec: Rec, app: Rec, platform: Platform, defaults: Rec | None) -> Entry:
+def _entry(rec: Rec, app: Rec, platform: Platform, defaults: Rec | None, app_dlp: DlpPolicy) -> Entry:
     host: HostPattern = rec.get("host")
     layers = [defaults, app, rec]
     return Entry(
@@ -122,7 +123,7 @@ def _entry(rec: Rec, app: Rec, platform: Platform, defaults: Rec | None) -> Entr
         credentials=_credentials(rec.rec("credentials")),
         addresses=rec.plain("addresses") or None,
         upstream_ca=rec.get("upstream_ca"),
-        dlp=build_dlp(layers, platform.classes),
+        dlp=build_dlp(layers, platform.classes) if "dlp" in rec else app_dlp,
         cache=_cache([app, rec]),
         limits=_limits(layers),
         expires_at_s=rec.get("expires"),
@@ -199,7 +200,7 @@ def build_dlp(layers: list[Rec | None], classes: Classes) -> DlpPolicy:
 
 def in_report_mode(dlp: DlpPolicy) -> DlpPolicy:
     """The same policy, its verdicts recorded and without effect."""
-    report = replace(dlp, mode="report")
+    report = replace(dlp, mode="report", digest="")
     return replace(report, digest=content_digest(report))
 
 
@@ -252,6 +253,8 @@ def content_digest(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, DlpPolicy) and value.digest:
+        return value.digest  # entries share policies, and each is digested once
     if is_dataclass(value) and not isinstance(value, type):
         names = (one.name for one in fields(value) if one.name not in _MARKS_AND_DIGESTS)
         return {name: _plain(getattr(value, name)) for name in names}

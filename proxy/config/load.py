@@ -61,6 +61,7 @@ def load_directory(directory: Path, state_dir: Path | None = None) -> Source:
         near = nearest(PLATFORM_FILE, found)
         fix = f"rename {near}" if near else "create it with `version: 1`, or give another directory"
         problems.add(Mark(PLATFORM_FILE, 1, 1), f"{PLATFORM_FILE} does not exist in {directory.name or '.'}/", fix)
+    _report_strays(directory, problems)
     for path in policy_files(directory):
         name = path.relative_to(directory).as_posix()
         data = _read(path, name, problems)
@@ -83,6 +84,16 @@ def policy_files(directory: Path) -> Iterator[Path]:
 def test_files(directory: Path) -> list[Path]:
     """All `apps/*.test.yaml`."""
     return sorted((directory / "apps").glob("*" + TEST_SUFFIX))
+
+
+def _report_strays(directory: Path, problems: Problems) -> None:
+    """A policy file that nobody reads is a surprise: its author believes that it is in force."""
+    known = {*policy_files(directory), *test_files(directory)}
+    for path in sorted(one for suffix in ("*.yaml", "*.yml") for one in directory.rglob(suffix)):
+        inside = path.relative_to(directory)
+        if path not in known and not any(part.startswith(".") for part in inside.parts):
+            fix = f"move it to apps/{inside.stem}.yaml or connectors/, or rename it to {inside.name}.off"
+            problems.add(Mark(inside.as_posix(), 1, 1), "no policy file stands here, so it would not be read", fix)
 
 
 def _read(path: Path, name: str, problems: Problems) -> bytes | None:

@@ -17,6 +17,7 @@ _DURATION = re.compile(r"(\d{1,9})([smhd])\Z")
 _USD = re.compile(r"\d{1,9}(?:\.\d{1,9})?\Z")
 _RATE = re.compile(r"\d{1,6}(?:\.\d{1,6})?\Z")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 section 5.6.2
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _SEGMENT_WILDCARDS: Final = ("*", "**")
 _UNITS_BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -224,7 +225,10 @@ def _path(text: str) -> tuple[str, str]:
         fix = f"write /{text}" if _plain_word(text) else "for example /v1/chat/completions"
         raise BadValue(f"{shown(text)} is not a path: {error}", fix) from error
     if canonical != literal:
-        raise BadValue(f"{shown(text)} is not the canonical spelling of the path", f"write {text.upper()}")
+        raise BadValue(
+            f"{shown(text)} is not the canonical spelling of the path",
+            f"write {_ESCAPE.sub(lambda one: one[0].upper(), text)}",
+        )
     return text, text
 
 

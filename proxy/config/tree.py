@@ -17,6 +17,8 @@ MAX_FILE_BYTES: Final = 1 << 20  # an allowlist of 1 MiB has some 5,000 entries;
 MAX_DEPTH: Final = 20  # the schema needs 7
 MAX_NODES: Final = 50_000  # 50,000 nodes parse in 0.2 s
 
+MAX_MISTAKES: Final = 100  # in one file; who makes more has not written YAML
+
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
@@ -60,6 +62,7 @@ class _Builder:
     roots: list[Node] = field(default_factory=list)
     nodes: int = 0
     documents: int = 0
+    known: int = 0
 
     def mark(self, event: Any) -> Mark:
         return Mark(self.file, event.start_mark.line + 1, event.start_mark.column + 1)
@@ -103,7 +106,7 @@ def parse_yaml(data: bytes, file: str, problems: Problems) -> Node | None:
     text = _decode(data, file, problems)
     if text is None:
         return None
-    builder = _Builder(file, problems)
+    builder = _Builder(file, problems, known=len(problems.errors))
     try:
         for event in events_of(text):
             if not _take(builder, event):
@@ -181,6 +184,8 @@ def _within_bounds(builder: _Builder, event: Any) -> bool:
         builder.problems.add(
             builder.mark(event), f"nested deeper than {MAX_DEPTH} levels", "no policy needs more than 7"
         )
+        return False
+    if len(builder.problems.errors) > builder.known + MAX_MISTAKES:
         return False
     if builder.nodes > MAX_NODES:
         builder.problems.add(builder.mark(event), f"more than {MAX_NODES} values", "split it, one file per app")

@@ -1,6 +1,5 @@
 """What changed, and whether it allows more. Every row is also read backwards, so that both directions are pinned."""
 
-
 from pathlib import Path
 
 import pytest

@@ -82,6 +82,7 @@ ENTRY_MISTAKES = {
     "relative path": ("    paths: [v1/models]\n", "9:13", "a path starts with '/'", "write /v1/models"),
     "dot segment": ("    paths: [/a/../b]\n", "9:13", "'.' and '..' segments", "/v1/chat"),
     "encoded dot": ("    paths: [/a/%2e%2e/b]\n", "9:13", "decoded by some servers", "/v1/chat"),
+    "escape case": ("    paths: [/caf%c3%a9/*]\n", "9:13", "canonical spelling of the path", "write /caf%C3%A9/*"),
     "part of a segment": ("    paths: [/v1/file-*]\n", "9:13", "a wildcard is a whole segment", "`*` (one segment)"),
     "models and tiers": ("    models: [m]\n    tiers: [t]\n", "10:5", "`models:` and `tiers:` together", "keep one"),
     "unknown tier": ("    tiers: [trusted]\n", "9:13", "no model of platform.yaml has the tier 'trusted'", "none yet"),
@@ -269,6 +270,27 @@ def test_no_development_case_loads_as_platform_or_app(tmp_path: Path, row: dict[
 def test_the_acl_of_another_product_is_refused_whole(tmp_path: Path, path: Path) -> None:
     found = mistakes(write(tmp_path, path.read_text()))
     assert any("unknown key 'services'" in error.message or "unknown key 'broken'" in error.message for error in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "stray"),
+    [
+        ("apps/b.yml", True),
+        ("b.yaml", True),
+        ("apps/old/b.yaml", True),
+        ("connectors/c.test.yaml", True),
+        ("apps/.b.yaml.swp", False),
+        ("apps/.b.yaml", False),
+        ("apps/b.test.yaml", False),
+        ("apps/b.yaml.off", False),
+        ("notes.txt", False),
+    ],
+)
+def test_a_file_that_nobody_reads_is_a_mistake(tmp_path: Path, name: str, stray: bool) -> None:
+    path = write(tmp_path) / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(HEAD)
+    assert [error.file for error in mistakes(tmp_path)] == ([name] if stray else [])
 
 
 def fields_of(kind: Obj) -> list[Field]:

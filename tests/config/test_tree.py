@@ -119,10 +119,10 @@ BOMBS = {
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 def test_bombs_are_refused_within_a_second(text: str) -> None:
-    begun_s = time.perf_counter()
+    begun_s = time.process_time()
     _, errors = parse(text)
     assert errors
-    assert time.perf_counter() - begun_s < 1.0
+    assert time.process_time() - begun_s < 1.0
 
 
 def test_the_bounds_are_where_they_are_said_to_be() -> None:
