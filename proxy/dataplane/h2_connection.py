@@ -45,8 +45,10 @@ class _Pipe:
     async def read(self, most: int) -> bytes:
         if self._gate is not None:
             await self._gate.wait()
-        if not self._channel.buffer and not await self._channel.more():
-            return b""
+        # Records without plaintext (session tickets) wake the reader too; an empty read would mean the end.
+        while not self._channel.buffer:
+            if not await self._channel.more():
+                return b""
         return self._channel.take(most)
 
     def write(self, data: bytes) -> None:
