@@ -16,6 +16,7 @@ from proxy.config.snapshot import AppPolicy
 from proxy.context import Context
 from proxy.dataplane.carrier import Carrier
 from proxy.dataplane.identifiers import new_id
+from proxy.denials import render
 from proxy.effects import Aborted
 from proxy.errors import Denied
 from proxy.exchange import exchange
@@ -69,7 +70,13 @@ class Runtime:
     async def drive(self, context: Context, line: Coroutine[Any, Any, None], carrier: Carrier) -> None:
         """Answers the effects of `line` until it ends. Whatever happens, its books are closed."""
         try:
+            # From here on a terminal record is certain, even after kill -9: the supervisor writes it then.
+            self.services.audit.begin(context.id, context.principal.app)
             await self._drive(context, line, carrier)
+        except Denied as denied:
+            context.trail.denied(denied)
+            with contextlib.suppress(Aborted):
+                await carrier.reply(render(denied, decision_id=context.id, revision=context.snapshot.revision))
         finally:
             line.close()
             self._close_books(context)
@@ -104,7 +111,7 @@ class Runtime:
         if context.reservation is not None:
             reservation, context.reservation = context.reservation, None
             spent = reservation.usd_nanos if context.forwarded else 0
-            self.services.ledger.settle(reservation, spent, estimated=context.forwarded)
+            self.services.ledger.settle(reservation, spent, estimated=context.forwarded, metered=False)
         if not context.trail.emitted:
             context.trail.fields.setdefault("outcome", "aborted")
             self.emit(context, context.trail.record(context))
