@@ -7,8 +7,10 @@ passed on as it came.
 import re
 from dataclasses import dataclass
 
-# After CRLF a lone CR at the end of the buffer is half a line end: the LF belongs to the same event.
-_BLANK_LINE = re.compile(rb"\r\n(?:\r\n|\n|\r(?=[^\n]))|(?>(?<!\r)\n|\r(?!\n))(?>\r\n|\n|\r)")
+# After LF or CRLF a lone CR at the end of the buffer is half a line end: the LF belongs to the same event. After a CR
+# it ends the event at once, since a stream framed by CR alone may pause there.
+_BLANK_LINE = re.compile(rb"(?:\r\n|(?<!\r)\n)(?:\r\n|\n|\r(?=[^\n]))|\r(?!\n)(?>\r\n|\n|\r)")
+_LINE = re.compile(rb"\r\n(?:\r\n|\n|\r(?=[^\n]))|(?>(?<!\r)\n|\r(?!\n))(?>\r\n|\n|\r)")
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\n|\r|\Z)")
 _DATA_FIELD = re.compile(rb"(?:\xef\xbb\xbf)?data(?:: ?|\Z)")
 _BOM = b"\xef\xbb\xbf"

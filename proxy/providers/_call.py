@@ -111,6 +111,12 @@ def items(value: object, name: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
+def word(value: object, name: str) -> str:
+    """The string under `name`, or "". Safe to look up: a server may send an array where a word belongs."""
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, str) else ""
+
+
 def read_cap(fields: Mapping[str, Any], *names: str) -> int | None:
     """The largest of the given output limits; null counts as absent. Denied: malformed for anything but a count."""
     caps = []
@@ -179,7 +185,7 @@ def _images(fields: Mapping[str, Any]) -> tuple[int, int]:
         if isinstance(value, list):
             open_values.extend(value)
         elif isinstance(value, dict):
-            if value.get("type") in {"image", "image_url", "input_image"}:
+            if word(value, "type") in {"image", "image_url", "input_image"}:
                 images += 1
                 size += _inline_size(value)
             else:

@@ -9,7 +9,7 @@ import orjson
 
 from proxy.model import RequestHead
 from proxy.providers._base import Provider
-from proxy.providers._call import Call, Delta, Reading, Tally, count, items, member, read_cap
+from proxy.providers._call import Call, Delta, Reading, Tally, count, items, member, read_cap, word
 
 # Delta type -> the member that carries its text. Thinking is signed, so it is never changed.
 _TEXTS = {"text_delta": "text", "input_json_delta": "partial_json"}
@@ -100,7 +100,7 @@ class AnthropicMessages(Provider):
 
     @override
     def read_event(self, event: Mapping[str, Any], call: Call, tally: Tally) -> Reading:
-        kind = event.get("type")
+        kind = word(event, "type")
         if kind == "content_block_delta":
             return _delta(event, call, tally)
         if kind == "content_block_start":
@@ -129,13 +129,11 @@ class AnthropicMessages(Provider):
         }
 
     def _start(self, message: Mapping[str, Any], tally: Tally) -> None:
-        model = message.get("model")
-        tally.model = model if isinstance(model, str) else tally.model
+        tally.model = word(message, "model") or tally.model
         self.read_usage(member(message, "usage"), tally)
 
     def _block(self, block: Any, tally: Tally) -> None:
-        kind = block.get("type") if isinstance(block, dict) else None
-        if kind in _TOOLS:
+        if word(block, "type") in _TOOLS:
             tally.tool_calls = True
             tally.text_bytes += len(orjson.dumps(block.get("input")))
         for name in ("text", "thinking"):
@@ -151,8 +149,7 @@ def _index(event: Mapping[str, Any]) -> int:
 
 def _delta(event: Mapping[str, Any], call: Call, tally: Tally) -> Reading:
     delta = member(event, "delta")
-    kind = delta.get("type")
-    name = _TEXTS.get(kind) if isinstance(kind, str) else None
+    name = _TEXTS.get(word(delta, "type"))
     text = delta.get(name or "thinking")
     if not isinstance(text, str):
         return Reading()

@@ -8,7 +8,7 @@ from typing import Any, override
 from proxy.model import RequestHead
 from proxy.providers import _openai
 from proxy.providers._base import Provider
-from proxy.providers._call import Call, Delta, Reading, Tally, items, member, read_cap, read_choices
+from proxy.providers._call import Call, Delta, Reading, Tally, items, member, read_cap, read_choices, word
 
 # `max_tokens` is deprecated at OpenAI and refused by its reasoning models (also on Azure), which all take
 # `max_completion_tokens`. Elsewhere it is the other way round: Mistral refuses the new member (422 "Extra inputs are
@@ -44,7 +44,7 @@ class OpenAIChat(Provider):
             call,
             output_cap=read_cap(fields, "max_tokens", "max_completion_tokens"),
             choices=read_choices(fields),
-            structured=member(fields, "response_format").get("type") in {"json_object", "json_schema"},
+            structured=word(member(fields, "response_format"), "type") in {"json_object", "json_schema"},
             wants_usage=member(fields, "stream_options").get("include_usage") is True,
             cap_field="max_completion_tokens" if self.name in _NEW_CAP and not old else "max_tokens",
             can_ask_usage=self.name not in _USAGE_UNASKED and not old,
@@ -106,9 +106,8 @@ class OpenAIChat(Provider):
         return {**kept, "choices": [{"index": delta.group[0], "delta": content, "finish_reason": None}]}
 
     def _read_common(self, message: Mapping[str, Any], tally: Tally) -> None:
-        model, usage = message.get("model"), message.get("usage")
-        if isinstance(model, str) and model:
-            tally.model = model
+        tally.model = word(message, "model") or tally.model
+        usage = message.get("usage")
         if isinstance(usage, dict):
             self.read_usage(usage, tally)
         if message.get("error") is not None:

@@ -8,7 +8,7 @@ from typing import Any, override
 from proxy.model import RequestHead
 from proxy.providers import _openai
 from proxy.providers._base import Provider
-from proxy.providers._call import Call, Tally, items, member
+from proxy.providers._call import Call, Tally, items, member, word
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class OpenAIEmbeddings(Provider):
 
     @override
     def read_answer(self, answer: Mapping[str, Any], call: Call, tally: Tally) -> None:
-        model = answer.get("model")
-        tally.model = model if isinstance(model, str) else ""
+        tally.model = word(answer, "model")
         self.read_usage(member(answer, "usage"), tally)
         tally.failed = answer.get("error") is not None
         tally.ended = True

@@ -8,7 +8,7 @@ from typing import Any, override
 from proxy.model import RequestHead
 from proxy.providers import _openai
 from proxy.providers._base import Provider
-from proxy.providers._call import Call, Delta, Group, Reading, Tally, items, member, read_cap
+from proxy.providers._call import Call, Delta, Group, Reading, Tally, items, member, read_cap, word
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 # Members that tell one channel of a stream from another.
@@ -36,7 +36,7 @@ class OpenAIResponses(Provider):
 
     @override
     def complete_call(self, call: Call, head: RequestHead, fields: Mapping[str, Any]) -> Call:
-        text_format = member(member(fields, "text"), "format").get("type")
+        text_format = word(member(member(fields, "text"), "format"), "type")
         return replace(
             call,
             output_cap=read_cap(fields, "max_output_tokens"),
@@ -59,24 +59,22 @@ class OpenAIResponses(Provider):
 
     @override
     def read_answer(self, answer: Mapping[str, Any], call: Call, tally: Tally) -> None:
-        model, status = answer.get("model"), answer.get("status")
-        tally.model = model if isinstance(model, str) else tally.model
+        status = word(answer, "status")
+        tally.model = word(answer, "model") or tally.model
         self.read_usage(member(answer, "usage"), tally)
         seen = 0
         for item in items(answer, "output"):
             seen += _text_bytes(item)
             tally.tool_calls |= _is_tool(item)
         tally.text_bytes = max(tally.text_bytes, seen)
-        if isinstance(status, str):
+        if status:
             tally.finishes[0] = status
         tally.failed |= answer.get("error") is not None or status == "failed"
         tally.ended = True
 
     @override
     def read_event(self, event: Mapping[str, Any], call: Call, tally: Tally) -> Reading:
-        kind = event.get("type")
-        if not isinstance(kind, str):
-            return Reading()
+        kind = word(event, "type")
         if kind.endswith(".delta"):
             return _delta(event, kind, call, tally)
         if kind in _ENDS:
@@ -87,8 +85,7 @@ class OpenAIResponses(Provider):
             return Reading(closes_all=True)
         if kind == "response.output_item.added":
             tally.tool_calls |= _is_tool(member(event, "item"))
-        model = member(event, "response").get("model")
-        tally.model = model if isinstance(model, str) else tally.model
+        tally.model = word(member(event, "response"), "model") or tally.model
         return Reading(closes=(_group(event, kind),)) if kind.endswith(".done") else Reading()
 
     @override
@@ -111,8 +108,7 @@ def _group(event: Mapping[str, Any], kind: str) -> Group:
 
 
 def _is_tool(item: Any) -> bool:
-    kind = item.get("type") if isinstance(item, dict) else None
-    return kind is not None and kind not in _TEXT_ITEMS
+    return word(item, "type") not in {*_TEXT_ITEMS, ""}
 
 
 def _text_bytes(item: Any) -> int:

@@ -14,6 +14,11 @@ from proxy.providers import match
 from tests.providers.kit import call_of
 
 CHAT = "/v1/chat/completions"
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +173,27 @@ def test_what_a_server_understands(host: str, target: str, expected: tuple[str, 
     assert (call.cap_field, call.can_ask_usage) == expected
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/responses", "/v1/embeddings"])
+@given(data=st.data())
+def test_nonsense_in_requests_is_read_or_refused(path: str, data: st.DataObject) -> None:
+    """Any JSON in any member: a call, or `malformed`, never a fault of ours."""
+    names = st.sampled_from(
+        "temperature n stream_options response_format text format type messages content image_url source data "
+        "output_format output_config input max_tokens max_output_tokens container".split()
+    )
+    fields = data.draw(
+        st.dictionaries(names, json_values | st.dictionaries(names, json_values, max_size=3), max_size=6)
+    )
+    body = json.dumps({"model": "image-m", **fields})
+    try:
+        call = call_of(body, "h.test", path)
+    except Denied as denied:
+        assert denied.code == "malformed"
+        return
+    assert call.input_tokens > 0
+    assert orjson.loads(call.provider.prepare(call, body.encode(), output_cap=3))["model"] == "image-m"
+
+
 def test_azure_takes_the_model_from_its_path() -> None:
     """The deployment is what is called; a model in the body is ignored by Azure, so by policy too."""
     call = call_of(b'{"model":"other"}', "x.openai.azure.com", "/openai/deployments/ours/chat/completions")
@@ -204,13 +230,6 @@ def test_prepare_touches_nothing_else(body: bytes, expected: bytes) -> None:
     """Caps and the wish for usage are written into the bytes as they are."""
     call = call_of(body)
     assert call.provider.prepare(call, body, output_cap=7) == expected
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
 
 
 @given(
