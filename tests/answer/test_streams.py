@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -200,3 +201,14 @@ def test_structured_output_is_escaped_once_more() -> None:
     tap = tap_for(call_of(json.dumps({**ask, "stream": True})), RESTORE, response_head(SSE))
     texts = [event["choices"][0]["delta"]["content"] for event in parsed(pour(tap, [events]))]
     assert json.loads("".join(texts)) == {"name": 'Ann "Q"'}
+
+
+@pytest.mark.parametrize("at", range(1, 40))
+def test_escaped_brackets_cut_anywhere(at: int) -> None:
+    """A model that writes its arguments with escaped brackets, cut within the escape."""
+    arguments = '{"a":"\\u003cPERSON_abcd2345\\u003e"}'
+    events = openai_events([arguments[:at], arguments[at:]], "tool")
+    stream = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    tap = tap_for(call_of(STREAM_ASK), RESTORE, response_head(SSE))
+    got = openai_text(list(parsed(pour(tap, [stream]))), "tool")
+    assert json.loads(got) == {"a": 'Ann "Q"'}
