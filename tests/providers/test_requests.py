@@ -14,6 +14,26 @@ from proxy.providers import match
 from tests.providers.kit import call_of
 
 CHAT = "/v1/chat/completions"
+MEMBERS = (
+    "temperature",
+    "n",
+    "stream_options",
+    "response_format",
+    "text",
+    "format",
+    "type",
+    "messages",
+    "content",
+    "image_url",
+    "source",
+    "data",
+    "output_format",
+    "output_config",
+    "input",
+    "max_tokens",
+    "max_output_tokens",
+    "container",
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -177,28 +197,7 @@ def test_what_a_server_understands(host: str, target: str, expected: tuple[str, 
 @given(data=st.data())
 def test_nonsense_in_requests_is_read_or_refused(path: str, data: st.DataObject) -> None:
     """Any JSON in any member: a call, or `malformed`, never a fault of ours."""
-    names = st.sampled_from(
-        [
-            "temperature",
-            "n",
-            "stream_options",
-            "response_format",
-            "text",
-            "format",
-            "type",
-            "messages",
-            "content",
-            "image_url",
-            "source",
-            "data",
-            "output_format",
-            "output_config",
-            "input",
-            "max_tokens",
-            "max_output_tokens",
-            "container",
-        ]
-    )
+    names = st.sampled_from(MEMBERS)
     fields = data.draw(
         st.dictionaries(names, json_values | st.dictionaries(names, json_values, max_size=3), max_size=6)
     )
