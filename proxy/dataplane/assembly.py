@@ -53,10 +53,12 @@ class Assembly:
             await asyncio.wait_for(self.services.inspector.wait_ready(), inspector_s)
 
     def status(self) -> dict[str, Any]:
-        """What the supervisor and `egress status` need to know."""
+        """What the supervisor and `egress status` need to know; sets the gauges on the way."""
         services = self.services
         policy = services.watcher.facts()
         head = services.audit.head
+        open_now = self.connections.open_connections if self.connections is not None else 0
+        services.counters.set("connections_open", (), open_now)
         return {
             "policy": policy["effective"],
             "revision": policy["revision"],
@@ -68,7 +70,7 @@ class Assembly:
             "audit": services.audit.ready,
             "audit_seq": head.seq,
             "audit_mac": head.mac,
-            "connections": self.connections.open_connections if self.connections is not None else 0,
+            "connections": open_now,
         }
 
     async def told(self, message: Mapping[str, Any]) -> None:

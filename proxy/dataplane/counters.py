@@ -51,7 +51,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("overhead_seconds", "histogram", "Time the proxy itself added to an exchange", (), _OVERHEAD_S),
         Metric("request_bytes_total", "counter", "Body bytes sent upstream", ("app",)),
         Metric("response_bytes_total", "counter", "Body bytes sent to clients", ("app",)),
-        Metric("connections_open", "gauge", "Client connections open now", ("listener",)),
+        Metric("connections_open", "gauge", "Client connections open now", ()),
         Metric("tunnels_open", "gauge", "WebSockets and pass-through tunnels open now", ()),
         Metric("bodies_held_bytes", "gauge", "Request bodies held in memory", ()),
         Metric("upstream_connections_total", "counter", "Upstream connections by origin (new, reused)", ("origin",)),

@@ -62,7 +62,7 @@ class Worker:
         sockets: dict[Listener, list[socket.socket]] = {
             name: [socket.socket(fileno=descriptor)] for name, descriptor in self._start["listeners"].items()
         }
-        server = await serve(parts.services, sockets)
+        server = parts.connections = await serve(parts.services, sockets)
         gc.collect()
         gc.freeze()
         reporting = asyncio.create_task(self._report(parts), name="report")

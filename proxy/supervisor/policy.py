@@ -73,7 +73,7 @@ class Policy:
             raise StartRefused(
                 f"there is no valid policy: {why}",
                 self.store.url.rpartition("@")[2],
-                "publish one with `egress push --directory allowlists`, or start with --directory",
+                "publish one with `egress push allowlists`, or start with --directory",
             ) from None
         return snapshot.platform.listen
 

@@ -42,8 +42,7 @@ class Lab:
     def push(self) -> None:
         """Writes the policy and publishes it with `egress push`; returns when every worker uses it."""
         self.policy.write()
-        self.product.cli("push", "--directory", str(self.policy.directory), "--reason", "test")
-        self.product.admin("reload")
+        self.product.cli("push", str(self.policy.directory), "--yes", "--reason", "test")
 
 
 def default_setup(lab: Lab) -> None:

@@ -226,6 +226,53 @@ def test_kill_switch_bites_within_a_second_and_survives_a_worker(lab_factory: Fa
     eventually(lambda: not stopped(), "traffic again", 2.0)
 
 
+def test_a_start_without_the_store_works_from_the_last_good_policy(lab_factory: Factory) -> None:
+    lab = lab_factory()
+    state = lab.product.paths.state_dir
+    assert lab.product.stop() == 0
+    away = f"unix://{state}/nobody.sock"
+    with Product(state, lab.policy.directory, extra=["--store", away]) as product:
+        with product.httpx("alpha") as client:
+            assert client.get(lab.url).status_code == 200
+        assert product.status()["store"]["fault"]
+
+
+def test_a_first_start_without_the_store_is_refused_and_says_what_to_do(lab_factory: Factory) -> None:
+    lab = lab_factory(start=False, extra=["--store", "unix:///nonexistent/egress.sock"])
+    lab.product.start(wait=False)
+    assert lab.product.process is not None
+    assert lab.product.process.wait(40) == 2
+    assert "there is no valid policy" in lab.product.log()
+    assert "egress push" in lab.product.log()
+
+
+def test_a_killed_store_comes_back_and_traffic_never_stops(lab_factory: Factory) -> None:
+    lab = lab_factory()
+    product = lab.product
+    children = Path(f"/proc/{product.process.pid}/task/{product.process.pid}/children")  # type: ignore[union-attr]
+    (store,) = [pid for pid in children.read_text().split() if "valkey" in Path(f"/proc/{pid}/comm").read_text()]
+    os.kill(int(store), signal.SIGKILL)
+    assert _get(lab).status_code == 200
+    assert product.status()["ready"]
+
+    # What it knew is still there, and it takes a new policy.
+    before = product.status()["policy"]["seq"]
+    lab.policy.apps["alpha"]["allow"][0]["paths"] = ["/only"]
+    lab.policy.write()
+    command = ("push", str(lab.policy.directory), "--yes")
+    eventually(lambda: product.cli(*command, check=False).returncode == 0, "the store again")
+    eventually(lambda: product.status()["policy"]["seq"] == before + 1, "the new policy")
+    assert _get(lab, "/only").status_code == 200
+    assert _get(lab, "/else").status_code == 403
+
+
+def test_open_connections_are_counted(lab: Lab) -> None:
+    with lab.product.dial():
+        eventually(lambda: lab.product.status()["workers"][0]["connections"] >= 1, "the connection")
+        eventually(lambda: lab.product.metric("connections_open") >= 1, "the gauge")
+    eventually(lambda: lab.product.metric("connections_open") == 0, "its end")
+
+
 def test_a_second_supervisor_of_the_same_state_is_refused(lab: Lab) -> None:
     done = lab.product.cli("run", "--explicit", "127.0.0.1:0", "--metrics", "off", check=False)
     assert done.returncode == 2
