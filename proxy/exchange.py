@@ -13,9 +13,13 @@ from proxy.context import Context, ruled
 from proxy.delivery import deliver, forward, uncoded_answer
 from proxy.effects import Aborted, Emit, Forward, Inspect, ReadBody, Reply, Upgrade
 from proxy.errors import Denied
-from proxy.inference import inference, release
+from proxy.inference import decoded, inference, release
 from proxy.model import Headers, Inspection, InspectJob, Request, RequestHead
 from proxy.providers import Provider
+
+
+# Never sent on, or random by its own RFC (6455 section 4.1), so that it looks like a secret.
+_NO_TEXT = frozenset({"proxy-authorization", "sec-websocket-key"})
 
 
 async def exchange(context: Context, head: RequestHead) -> None:
@@ -47,14 +51,33 @@ async def _exchange(context: Context, head: RequestHead, provider: Provider | No
         return
     body, trailers = await ReadBody(entry.limits.max_body_bytes)
     trail.sizes(request_bytes=len(body))
-    job = _job(context, head, entry, provider, body, trailers)
-    inspection = await Inspect(job)
+    call = None
+    if provider is not None:
+        head, body = decoded(head, body, entry.limits.max_body_bytes)
+        call = provider.parse_call(head, body)
+        trail.call(provider.name, provider.operation, call.model)
+    # The model decides which entry governs; its DLP rules and limits are the ones that count from here on.
+    entry = _governing(context, head, provider, call.model if call else None, len(body))
+    inspection = await Inspect(_job(context, head, entry, provider, body, trailers))
     _judge(context, inspection)
     request = _transformed(head, body, trailers, inspection)
-    if provider is None:
+    if provider is None or call is None:
         await _plain(context, entry, request, inspection)
     else:
-        await inference(context, entry, request, provider, inspection)
+        await inference(context, entry, request, call, inspection)
+
+
+def _governing(
+    context: Context, head: RequestHead, provider: Provider | None, model: str | None, body_bytes: int
+) -> Entry:
+    entry = ruled(context, "body", head, provider=provider.name if provider else None, model=model).entry
+    if entry is None:
+        raise Denied("internal")
+    limit = entry.limits.max_body_bytes
+    if body_bytes > limit:
+        detail = f"The body has {body_bytes} bytes; this app may send {limit} here"
+        raise Denied("too_large", detail, where=entry.at, rule_id=entry.rule_id)
+    return entry
 
 
 def _job(
@@ -75,7 +98,7 @@ def _job(
         body=body,
         placeholder_key=context.placeholder_key(context.principal.app),
         provider=provider.name if provider else None,
-        skip_headers=own | {"proxy-authorization"},
+        skip_headers=own | _NO_TEXT,
         trailers=trailers,
     )
 
@@ -117,6 +140,7 @@ async def _plain(context: Context, entry: Entry, request: Request, inspection: I
 
 
 async def _websocket(context: Context, head: RequestHead, entry: Entry) -> None:
+    entry = _governing(context, head, None, None, 0)
     job = _job(context, head, entry, None, b"", ())
     inspection = await Inspect(job)
     _judge(context, inspection)

@@ -8,11 +8,11 @@ from proxy.bodies.codings import content_codings, decode
 from proxy.bodies.limits import DEFAULT_LIMITS
 from proxy.caching import cache_key, replay
 from proxy.config.snapshot import Entry
-from proxy.context import Context, ruled
+from proxy.context import Context
 from proxy.delivery import deliver, forward, uncoded_answer
 from proxy.effects import Aborted, CacheGet, CachePut, Meter, Reply, Reserve, Settle
 from proxy.errors import Denied
-from proxy.model import CachedAnswer, Cost, Headers, Inspection, Request, ResponseHead, Usage
+from proxy.model import CachedAnswer, Cost, Headers, Inspection, Request, RequestHead, ResponseHead, Usage
 from proxy.providers import Call, Provider
 
 # A request without a cap of its own or of its policy still gets one when a budget must bound it.
@@ -23,14 +23,11 @@ _SENT = frozenset({"upstream_timeout", "upstream_malformed"})
 CAPTURE_LIMIT_BYTES = 1 << 20
 
 
-async def inference(
-    context: Context, entry: Entry, request: Request, provider: Provider, inspection: Inspection
-) -> None:
-    """An inference call: model rule, output cap, cache, budget, usage."""
-    request = _decoded(request, entry)
-    call = provider.parse_call(request.head, request.body)
-    context.trail.call(provider.name, provider.operation, call.model)
-    ruled(context, "body", request.head, provider=provider.name, model=call.model)
+async def inference(context: Context, entry: Entry, request: Request, call: Call, inspection: Inspection) -> None:
+    """An inference call, inspected: output cap, cache, budget, usage. `call` is as the client sent it."""
+    provider = call.provider
+    if inspection.body is not None:
+        call = _unchanged(call, provider.parse_call(request.head, request.body))
     cap = _output_cap(context, entry, call)
     request = uncoded_answer(replace(request, body=provider.prepare(call, request.body, output_cap=cap)))
     key = _cache_key(context, entry, request, provider, call)
@@ -81,18 +78,21 @@ def _unanswered(provider: Provider, call: Call) -> Usage:
     )
 
 
-def _decoded(request: Request, entry: Entry) -> Request:
-    """An inference request without content coding, so that model and caps can be read and written."""
-    values = [value for name, value in request.head.headers if name.lower() == b"content-encoding"]
+def decoded(head: RequestHead, body: bytes, max_bytes: int) -> tuple[RequestHead, bytes]:
+    """Head and body without content coding, so that model and caps can be read and written. Denied: encoding."""
+    values = [value for name, value in head.headers if name.lower() == b"content-encoding"]
     if not values:
-        return request
-    limits = replace(DEFAULT_LIMITS, max_decoded_bytes=entry.limits.max_body_bytes)
-    decoded = decode(request.body, content_codings(values), limits)
-    return replace(
-        request,
-        body=decoded.data,
-        head=replace(request.head, headers=fields.without(request.head.headers, b"content-encoding")),
-    )
+        return head, body
+    limits = replace(DEFAULT_LIMITS, max_decoded_bytes=max_bytes)
+    plain = decode(body, content_codings(values), limits).data
+    return replace(head, headers=fields.without(head.headers, b"content-encoding", b"content-md5", b"digest")), plain
+
+
+def _unchanged(before: Call, after: Call) -> Call:
+    """The call after redaction, which must still be the one that policy allowed."""
+    if (before.model, before.stream) != (after.model, after.stream):
+        raise Denied("pii", "Redaction would have changed the model that the request names")
+    return after
 
 
 def _output_cap(context: Context, entry: Entry, call: Call) -> int | None:

@@ -111,17 +111,20 @@ class Channel(asyncio.Protocol):
 
     async def more(self) -> bool:
         """Waits until `buffer` has grown or the peer is done; False at the end of input."""
-        if self.eof:
-            return False
-        if self._paused_reading and len(self.buffer) <= READ_HIGH_WATER_BYTES // 2 and self.transport is not None:
-            self._paused_reading = False
-            self.transport.resume_reading()
-        waiter = self._waiter = self.loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-        return bool(self.buffer) or not self.eof
+        had = len(self.buffer)
+        # TLS session tickets and closed windows wake the reader without giving it a byte.
+        while len(self.buffer) == had:
+            if self.eof:
+                return False
+            if self._paused_reading and had <= READ_HIGH_WATER_BYTES // 2 and self.transport is not None:
+                self._paused_reading = False
+                self.transport.resume_reading()
+            waiter = self._waiter = self.loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+        return True
 
     def take(self, most: int | None = None) -> bytes:
         """Removes and returns up to `most` buffered bytes."""

@@ -19,6 +19,7 @@ MAX_CHUNK_LINE_BYTES: Final = 256
 
 _TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TCHAR + rb"{1,32}) ([\x21-\x7e]+) (HTTP/\d\.\d)")
+_METHOD_START: Final = re.compile(_TCHAR + rb"{1,32}(?: |\Z)")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t \x21-\x7e\x80-\xff]*))?")
 _FIELD: Final = re.compile(
     rb"(" + _TCHAR + rb"+):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[\t \x21-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
@@ -79,6 +80,15 @@ def find_head_end(buffer: bytearray) -> int:
     if b"\n\n" in buffer or (b"\n\r\n" in buffer and b"\r\n\r\n" not in buffer):
         raise Denied("malformed", "A line ends in a bare line feed")
     return -1
+
+
+def check_request_start(buffer: bytearray) -> None:
+    """Denied malformed as soon as what has arrived cannot become a request: nobody waits for the rest of it."""
+    line, end, _ = bytes(buffer[: MAX_TARGET_BYTES + 64]).partition(b"\r\n")
+    if end and _REQUEST_LINE.fullmatch(line) is None:
+        raise Denied("malformed", "The request line is not `METHOD target HTTP/1.1`")
+    if line and _METHOD_START.match(line) is None:
+        raise Denied("malformed", "The bytes are neither TLS nor HTTP")
 
 
 def parse_request_head(data: bytes) -> RawHead:

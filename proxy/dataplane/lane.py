@@ -286,6 +286,7 @@ class Lane:
         try:
             while (end := h1.find_head_end(channel.buffer)) < 0:
                 had = bool(channel.buffer)
+                h1.check_request_start(channel.buffer)
                 if not await channel.more():
                     return None
                 if not had:

@@ -8,6 +8,7 @@ from proxy.dataplane import h1
 from proxy.dataplane.channel import Channel
 from proxy.dataplane.pump import copy_both_ways, run_websocket
 from proxy.dataplane.upstream import Upstream
+from proxy.dataplane.websocket_handshake import check_accept
 from proxy.effects import Aborted, Forward, Tunnel, Upgrade
 from proxy.errors import Denied
 from proxy.model import Headers, Response, ResponseHead, Traffic
@@ -131,6 +132,8 @@ class LaneCarrier:
             head = await self._send(effect, raw, fresh=True)
         if head is None:
             raise Denied("upstream_unreachable", f"{request.head.authority} closed the connection without an answer")
+        if head.status == 101:
+            check_accept(request.head, head)
         self._answer = head
         self._answer_framing = h1.response_framing(head, request.head.method)
         return head
@@ -279,7 +282,12 @@ class LaneCarrier:
         upstream = self._upstream
         if upstream is None or self._context is None:
             raise Denied("internal")
-        return await run_websocket(self._server, self._client, upstream.channel, effect, self._context, self)
+        try:
+            return await run_websocket(self._server, self._client, upstream.channel, effect, self._context, self)
+        finally:
+            # Closed, not aborted: a Close frame may still be on its way out.
+            self._upstream = None
+            upstream.channel.close()
 
     async def tunnel(self, effect: Tunnel) -> Traffic:
         """Connects to the vetted address and copies both ways."""

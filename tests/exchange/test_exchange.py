@@ -1,5 +1,6 @@
 """The line of one exchange as transcripts: what is asked for, in which order, and what the record says."""
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def test_transformed_request_and_restored_answer(policy: Snapshot) -> None:
     changed = kit.CHAT_BODY.replace(b"hi", b"<PERSON_aaaaaaaa>")
     verdict = Inspection("transform", body=changed, restore={"<PERSON_aaaaaaaa>": 'Ann "A" Lee'})
     extra = ((b"Content-Encoding", b"gzip"), (b"Content-MD5", b"x"), (b"Accept-Encoding", b"br"))
-    script = Script({effects.Inspect: verdict}).run(exchange(context(policy), head(extra=extra)))
+    coded = (gzip.compress(kit.CHAT_BODY), ())
+    script = Script({effects.Inspect: verdict, effects.ReadBody: coded})
+    script.run(exchange(context(policy), head(extra=extra)))
     request = script.of(effects.Forward)[0].request
     assert b"<PERSON_aaaaaaaa>" in request.body
     names = {name.lower() for name, _ in request.head.headers}
