@@ -17,7 +17,8 @@ class Context:
     """Facts and keys of one exchange; the snapshot is taken once and never looked up again.
 
     `placeholder_key`, `cache_mac_key`: app -> 32 bytes. `credential_digest`: field value -> pin form.
-    `reservation` and `forwarded` tell the driver what is open should the line be broken off.
+    `reservation` and `forwarded` tell the driver what is open should the line be broken off. `offers`: foreign addons
+    want to see the request; `flow` is then theirs.
     """
 
     id: str
@@ -34,6 +35,8 @@ class Context:
     trail: Trail = field(default_factory=Trail)
     reservation: Reservation | None = None
     forwarded: bool = False
+    offers: bool = False
+    flow: Any = None
     last_facts: policy.Facts | None = None
 
     @property

@@ -16,6 +16,7 @@ from proxy.model import (
     Inspection,
     InspectJob,
     Request,
+    RequestHead,
     Reservation,
     Response,
     ResponseHead,
@@ -53,6 +54,15 @@ class ReadBody(Effect[tuple[bytes, tuple[tuple[bytes, bytes], ...]]]):
     """The whole request body, de-chunked, and its trailers. Denied: too_large, malformed, timeout, overloaded."""
 
     max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer(Effect[tuple[RequestHead, bytes]]):
+    """Shows the request to foreign mitmproxy addons; the result is what they made of it. Denied: internal,
+    target_mismatch. Asked for only when some addon listens."""
+
+    head: RequestHead
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

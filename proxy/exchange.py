@@ -11,12 +11,11 @@ from proxy.answer import AnswerTap
 from proxy.config.snapshot import Entry
 from proxy.context import Context, ruled
 from proxy.delivery import deliver, forward, uncoded_answer
-from proxy.effects import Aborted, Emit, Forward, Inspect, ReadBody, Reply, Upgrade
+from proxy.effects import Aborted, Emit, Forward, Inspect, Offer, ReadBody, Reply, Upgrade
 from proxy.errors import Denied
 from proxy.inference import decoded, inference, release
 from proxy.model import Headers, Inspection, InspectJob, Request, RequestHead
 from proxy.providers import Provider
-
 
 # Never sent on, or random by its own RFC (6455 section 4.1), so that it looks like a secret.
 _NO_TEXT = frozenset({"proxy-authorization", "sec-websocket-key"})
@@ -51,6 +50,10 @@ async def _exchange(context: Context, head: RequestHead, provider: Provider | No
         return
     body, trailers = await ReadBody(entry.limits.max_body_bytes)
     trail.sizes(request_bytes=len(body))
+    if context.offers:
+        # What an addon changed is judged and inspected as if the app had sent it.
+        head, body = await Offer(head, body)
+        ruled(context, "head", head, provider=provider.name if provider else None)
     call = None
     if provider is not None:
         head, body = decoded(head, body, entry.limits.max_body_bytes)

@@ -29,6 +29,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", metavar="HOST:PORT|off", help=f"instead of `listen.{name}` of platform.yaml")
     parser.add_argument("--drain", type=float, default=30.0, metavar="SECONDS", help="grace for open exchanges")
     parser.add_argument("--demo", action="store_true", help="also start look-alike providers, and print a tour")
+    parser.add_argument(
+        "--addon", action="append", default=[], metavar="MODULE:NAME", help="a mitmproxy addon to run beside ours"
+    )
     parser.add_argument("--watch", action="store_true", help="for development: push the directory whenever it changes")
 
 
@@ -75,6 +78,7 @@ def _options(args: argparse.Namespace) -> "Options":
         listen=listen,
         demo=args.demo,
         watch=args.watch,
+        addons=tuple(args.addon),
         drain_s=args.drain,
     )
 

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import hmac
-from collections.abc import Callable, Coroutine, Mapping
+import importlib
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from proxy.keys.root import CACHE, CREDENTIAL_PIN, MANIFEST, PLACEHOLDER, RootKe
 from proxy.paths import Paths
 
 if TYPE_CHECKING:
+    from proxy.dataplane.flows import FlowHooks
     from proxy.pricing import PriceBook
     from proxy.stores.open import Store
 
@@ -146,11 +148,26 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
         credential_digest=credential_digest(root),
         listen=start["listen"],
     )
-    parts = Assembly(services, store, build_master())
+    master = build_master()
+    services.hooks = foreign_hooks(master, start.get("addons", ()))
+    parts = Assembly(services, store, master)
     runs: list[Coroutine[Any, Any, Any]] = [watcher.run(), services.ledger.run(), services.cache.run()]
     parts.tasks = [asyncio.create_task(run) for run in runs]
     await services.inspector.start()
     return parts
+
+
+def foreign_hooks(master: Any, names: Iterable[str]) -> "FlowHooks | None":
+    """Loads `module:name` addons into the master. Raises what their import raises: no start without them."""
+    from proxy.dataplane.flows import FlowHooks
+
+    own = list(master.addons.chain)
+    for name in names:
+        module, _, attribute = name.partition(":")
+        found = getattr(importlib.import_module(module), attribute or "addons")
+        made = found() if isinstance(found, type) else found
+        master.addons.add(*(made if isinstance(made, list | tuple) else (made,)))
+    return FlowHooks(master, own) if len(master.addons.chain) > len(own) else None
 
 
 def credential_digest(root: "RootKey") -> Callable[[bytes], str]:

@@ -14,8 +14,8 @@ from proxy.errors import Denied
 from proxy.model import Inspection, Traffic
 
 if TYPE_CHECKING:
-    from proxy.dataplane.lane_server import LaneServer
     from proxy.dataplane.lane_carrier import LaneCarrier
+    from proxy.dataplane.lane_server import LaneServer
 
 # A revoked policy, an expired entry or a kill ends a live connection within this time.
 RECHECK_S: Final = 1.0

@@ -58,6 +58,7 @@ class Runtime:
             credential_digest=services.credential_digest,
             prices=services.price_book(snapshot),
         )
+        context.offers = services.hooks is not None and services.hooks.wanted
         context.trail.origin(principal, listener, sni)
         return context
 
@@ -80,6 +81,8 @@ class Runtime:
         finally:
             line.close()
             self._close_books(context)
+        if context.flow is not None and self.services.hooks is not None:
+            await self.services.hooks.failed(context.flow, str(context.trail.fields.get("code", "aborted")))
 
     async def _drive(self, context: Context, line: Coroutine[Any, Any, None], carrier: Carrier) -> None:
         step: Callable[[], Any] = partial(line.send, None)
@@ -225,7 +228,24 @@ def known_model(app: AppPolicy, context: Context, model: str) -> str:
     return model if named else "other"
 
 
+async def _offer(runtime: Runtime, _carrier: Carrier, context: Context, effect: effects.Offer) -> Any:
+    hooks = runtime.services.hooks
+    if hooks is None:
+        return effect.head, effect.body
+    context.flow, head, body = await hooks.request(effect.head, effect.body, context.principal.client_ip)
+    return head, body
+
+
+async def _forward(runtime: Runtime, carrier: Carrier, context: Context, effect: effects.Forward) -> Any:
+    head = await carrier.forward(effect)
+    if context.flow is not None and runtime.services.hooks is not None:
+        await runtime.services.hooks.responded(context.flow, head)
+        context.flow = None
+    return head
+
+
 HANDLERS: dict[type, _Handler] = {
+    effects.Offer: _offer,
     effects.ReadBody: lambda _runtime, carrier, _context, effect: carrier.read_body(effect.max_bytes),
     effects.Inspect: _inspect_seen,
     effects.CacheGet: _cache_get,
@@ -233,7 +253,7 @@ HANDLERS: dict[type, _Handler] = {
     effects.Reserve: _reserve,
     effects.Settle: _settle,
     effects.Meter: _meter,
-    effects.Forward: lambda _runtime, carrier, _context, effect: carrier.forward(effect),
+    effects.Forward: _forward,
     effects.Relay: lambda _runtime, carrier, _context, effect: carrier.relay(effect.head, effect.tap),
     effects.Collect: lambda _runtime, carrier, _context, effect: carrier.collect(effect.max_bytes),
     effects.Upgrade: lambda _runtime, carrier, _context, effect: carrier.upgrade(effect),

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.audit_writer import AuditWriter
     from proxy.dataplane.cache_client import ResponseCache
     from proxy.dataplane.counters import Counters
+    from proxy.dataplane.flows import FlowHooks
     from proxy.dataplane.ledger import Ledger
     from proxy.dataplane.limiter import Limiter
     from proxy.dataplane.watcher import ConfigWatcher
@@ -26,6 +27,7 @@ class Services:
     """`placeholder_key` and `cache_mac_key`: app -> 32 bytes. `credential_digest`: field value -> pin form.
 
     `price_book`: the compiled rates of a snapshot, built once per snapshot. `own`: addresses this proxy listens on.
+    `hooks`: foreign mitmproxy addons, None when there are none.
     """
 
     worker_id: str
@@ -45,3 +47,4 @@ class Services:
     cache_mac_key: Callable[[str], bytes]
     credential_digest: Callable[[bytes], str]
     listen: "Mapping[Listener, str]" = field(default_factory=dict)
+    hooks: "FlowHooks | None" = None

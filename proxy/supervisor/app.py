@@ -205,6 +205,7 @@ class Supervisor:
         return {
             "state": str(self.paths.state_dir),
             "store": self.options.store_url,
+            "addons": list(self.options.addons),
             "inspectors": self.options.inspectors,
             "listen": self.listen,
         }

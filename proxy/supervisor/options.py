@@ -30,6 +30,7 @@ class Options:
     listen: Mapping[str, str] = field(default_factory=dict)
     demo: bool = False
     watch: bool = False
+    addons: tuple[str, ...] = ()
     drain_s: float = 30.0
 
     def address_of(self, listener: str, platform: Mapping[str, str]) -> str:
