@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint format lock bench clean venv python
+.PHONY: help run demo test lint format docs lock bench clean venv python
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ lint: $(STAMP) ## ruff and mypy --strict
 
 format: $(STAMP) ## rewrite the layout of all Python files
 	@$(BIN)/ruff format .
+
+docs: $(STAMP) ## write docs/reference from the code
+	@$(BIN)/python -m docs.generator
 
 lock: ## resolve the dependencies anew into requirements.lock (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 2; }
