@@ -1,9 +1,11 @@
 """The page of the command line: every verb, action and option, from the parsers themselves."""
 
 import argparse
-from typing import Any
+from typing import Any, Final
 
 from docs.generator.markdown import code, section, table
+
+_COMMON: Final = frozenset({"--json", "--state"})
 
 
 def command_line() -> str:
@@ -16,7 +18,7 @@ def command_line() -> str:
         f"{cli.EXIT_CLEAN} clean, {cli.EXIT_FINDINGS} findings (a failed test, a difference, a bad record), "
         f"{cli.EXIT_USAGE} wrong use or bad configuration. Errors go to standard error in three lines: what, where, "
         'and what to do; with `--json` as one JSON object `{"error": {what, where, fix}}`.\n\n'
-        "Every verb takes:\n\n" + _options(_common_options())
+        "Every verb takes:\n\n" + _options(_common_options(), hidden=frozenset())
     )
     verbs = [cli.load_verb(name) for name in cli.verb_names()]
     toc = table(
@@ -46,7 +48,7 @@ def _usage(parser: argparse.ArgumentParser) -> str:
     """In one order and without a terminal's width, so that every Python version prints the same."""
     words = [parser.prog]
     for action in sorted(parser._actions, key=lambda one: not one.option_strings):
-        if isinstance(action, argparse._HelpAction):
+        if isinstance(action, argparse._HelpAction) or _COMMON.intersection(action.option_strings):
             continue
         if action.option_strings:
             text = " ".join([action.option_strings[0], *_value(action)])
@@ -69,10 +71,11 @@ def _value(action: argparse.Action) -> list[str]:
     return [action.dest.upper()]
 
 
-def _options(parser: argparse.ArgumentParser) -> str:
+def _options(parser: argparse.ArgumentParser, hidden: frozenset[str] = _COMMON) -> str:
     rows = []
     for action in parser._actions:
-        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
+        told_elsewhere = hidden.intersection(action.option_strings)
+        if told_elsewhere or isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
             continue
         name = ", ".join(action.option_strings)
         said = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
