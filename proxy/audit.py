@@ -56,7 +56,7 @@ app                     | word    | the app that called
 identity                | word    | how it was known: `network`, `token` or `network+token`
 token_id                | word    | id of the proxy token, as `egress token list` shows it
 client_ip               | ip      | address that the connection came from
-listener                | word    | `explicit` or `transparent`
+listener                | word    | `explicit`, `transparent` or `dns`
 outcome                 | word    | `allowed`, `denied`, `aborted`, `error`; `open` in an open record
 code                    | word    | reason code of a denial
 detail                  | text    | what exactly was refused

@@ -12,7 +12,7 @@ type Headers = tuple[tuple[bytes, bytes], ...]
 
 type Action = Literal["allow", "redact", "deny", "reply"]
 type DlpAction = Literal["allow", "mask", "redact", "tokenize", "block"]
-type Listener = Literal["explicit", "transparent"]
+type Listener = Literal["explicit", "transparent", "dns"]
 type WireProtocol = Literal["http1", "websocket", "h2"]
 
 

@@ -4,20 +4,21 @@ Deny is the default: a ruling allows only what at least one entry of the app's a
 every gate had nothing against it. See `proxy.rules` for the rules themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final
+from typing import Any, Final
 
 from proxy.config.build import in_report_mode
 from proxy.config.snapshot import AppPolicy, Entry, Snapshot
-from proxy.model import Decision
+from proxy.errors import Denied
+from proxy.model import Authority, Decision, Principal
 from proxy.net.names import is_ip_literal
 from proxy.rules import discover
 from proxy.rules.base import Facts, Gate, Rule, Stage, Verdict
 
-__all__ = ["Facts", "Ruling", "Stage", "Step", "find_app", "rule_on"]
+__all__ = ["Facts", "Ruling", "Stage", "Step", "find_app", "require_name", "rule_on"]
 
 _MAX_INDEXED: Final = 1024
 """Compiled apps and snapshots remembered by identity; a reload replaces them, so that old ones must go."""
@@ -207,6 +208,32 @@ def _report_entry(index: _Index, facts: Facts, named: Sequence[Entry], left: Seq
         expires_at_s=app.report_until_s,
         at=app.at,
     )
+
+
+def require_name(
+    snapshot: Snapshot, principal: Principal, host: str, *, now_s: float, kills: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Whether the app may connect to canonical `host` at all, on any port that an entry gives it. Raises Denied.
+
+    For the DNS listener: the transparent listener judges each connection again, with its port.
+    """
+    app = snapshot.apps.get(principal.app)
+    named = _index(app).candidates(host) if app is not None else ()
+    places = dict.fromkeys((entry.scheme, port) for entry in named for port in sorted(entry.ports))
+    decision: Decision | None = None
+    for scheme, port in places or {("https", 443): None}:
+        facts = Facts("connect", principal, "dns", Authority(scheme, host, port), now_s, kills=kills)
+        decision = rule_on(snapshot, facts).decision
+        if decision.action == "allow":
+            return
+    if decision is not None:
+        raise Denied(
+            decision.code or "host_denied",
+            decision.detail,
+            where=decision.where,
+            rule_id=decision.rule_id,
+            remedy=decision.remedy,
+        )
 
 
 def find_app(snapshot: Snapshot, client_ip: str) -> str | None:

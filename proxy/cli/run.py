@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from proxy.supervisor.options import Options
 
 DEFAULT_DIRECTORY = "allowlists"
+LISTENERS = ("explicit", "transparent", "dns", "metrics")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="URL", help="redis://, rediss:// or unix:// (default: an embedded store)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="default 0: one per core")
     parser.add_argument("--inspectors", type=int, default=0, metavar="N", help="default 0: one per two cores")
-    for name in ("explicit", "transparent", "metrics"):
+    for name in LISTENERS:
         parser.add_argument(f"--{name}", metavar="HOST:PORT|off", help=f"instead of `listen.{name}` of platform.yaml")
     parser.add_argument("--drain", type=float, default=30.0, metavar="SECONDS", help="grace for open exchanges")
     parser.add_argument("--demo", action="store_true", help="also start look-alike providers, and print a tour")
@@ -63,7 +64,7 @@ def _options(args: argparse.Namespace) -> "Options":
     from proxy.supervisor.options import Options
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    listen = {name: getattr(args, name) for name in ("explicit", "transparent", "metrics") if getattr(args, name)}
+    listen = {name: getattr(args, name) for name in LISTENERS if getattr(args, name)}
     for name in ("workers", "inspectors"):
         if getattr(args, name) < 0:
             raise CliError(

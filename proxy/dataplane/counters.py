@@ -55,6 +55,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("tunnels_open", "gauge", "WebSockets and pass-through tunnels open now", ()),
         Metric("bodies_held_bytes", "gauge", "Request bodies held in memory", ()),
         Metric("upstream_connections_total", "counter", "Upstream connections by origin (new, reused)", ("origin",)),
+        Metric("dns_queries_total", "counter", "DNS questions by result (allowed, denied, ...)", ("app", "result")),
         Metric("audit_records_total", "counter", "Audit records written", ("kind",)),
         Metric("store_errors_total", "counter", "Store calls that failed", ("store",)),
         Metric("config_reloads_total", "counter", "Revisions by result (accepted, refused)", ("result",)),

@@ -55,21 +55,26 @@ class Worker:
             await parts.aclose()
 
     async def _serve(self, parts: Assembly) -> None:
+        from proxy.dataplane.dns_server import DnsServer
         from proxy.dataplane.lane import serve
 
         if not await self._policy_or_drain(parts):
             return
-        sockets: dict[Listener, list[socket.socket]] = {
-            name: [socket.socket(fileno=descriptor)] for name, descriptor in self._start["listeners"].items()
-        }
-        server = parts.connections = await serve(parts.services, sockets)
+        inherited = {name: socket.socket(fileno=fd) for name, fd in self._start["listeners"].items()}
+        names: tuple[Listener, ...] = ("explicit", "transparent")
+        server = await serve(parts.services, {name: [inherited[name]] for name in names if name in inherited})
+        parts.connections = server
+        dns = DnsServer(server)
+        await dns.start(inherited.get("dns"), inherited.get("dns_udp"))
         gc.collect()
         gc.freeze()
         reporting = asyncio.create_task(self._report(parts), name="report")
         try:
             self._send_status(parts)
             self._channel.send({"is": "ready"})
-            await server.drain(await self._drain_s)
+            grace_s = await self._drain_s
+            dns.close()
+            await server.drain(grace_s)
         finally:
             reporting.cancel()
             self._send_delta(parts)

@@ -15,7 +15,7 @@ from proxy.paths import private_dir
 from proxy.supervisor import admin, boot, http
 from proxy.supervisor.child import Child, module_command
 from proxy.supervisor.metrics import Totals, make_registry, render
-from proxy.supervisor.options import Options
+from proxy.supervisor.options import OFF, Options
 from proxy.supervisor.policy import Policy
 from proxy.supervisor.readiness import Condition, not_ready
 from proxy.supervisor.sockets import bind_slots, format_address
@@ -25,7 +25,7 @@ from proxy.supervisor.worker_pool import Message, Worker, WorkerPool
 
 _LOG = logging.getLogger(__name__)
 
-TRAFFIC_LISTENERS: Final = ("explicit", "transparent")
+TRAFFIC_LISTENERS: Final = ("explicit", "transparent", "dns")
 
 
 class Supervisor:
@@ -162,6 +162,11 @@ class Supervisor:
                 stack.callback(listener.close)
             if bound:
                 self.listen[name] = format_address(*bound[0].getsockname()[:2])
+        # DNS speaks both transports on one port.
+        datagrams = bind_slots(self.listen.get("dns", OFF), self.options.workers, socket.SOCK_DGRAM)
+        for slot, listener in zip(slots, datagrams, strict=False):
+            slot["dns_udp"] = listener
+            stack.callback(listener.close)
         metrics = bind_slots(self.options.address_of("metrics", platform), 1)
         self._metrics_listener = metrics[0] if metrics else None
         if self._metrics_listener is not None:

@@ -11,6 +11,7 @@ OFF: Final = "off"
 DEFAULT_LISTEN: Final[Mapping[str, str]] = {
     "explicit": "127.0.0.1:8080",
     "transparent": OFF,
+    "dns": OFF,
     "metrics": "127.0.0.1:9090",
 }
 

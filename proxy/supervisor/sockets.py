@@ -44,18 +44,18 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def bind_slots(address: str, slots: int) -> list[socket.socket]:
-    """One listening SO_REUSEPORT socket per slot on one address; empty for `off`. Raises CannotListen."""
+def bind_slots(address: str, slots: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[socket.socket]:
+    """One SO_REUSEPORT socket per slot on one address, listening if TCP; empty for `off`. Raises CannotListen."""
     if address == OFF:
         return []
     host, port = parse_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     if port:
-        _refuse_taken(family, address, host, port)
+        _refuse_taken(family, kind, address, host, port)
     bound: list[socket.socket] = []
     try:
         for _ in range(slots):
-            bound.append(_listen(family, host, port))
+            bound.append(_listen(family, kind, host, port))
             port = bound[0].getsockname()[1]
     except OSError as error:
         for listener in bound:
@@ -64,15 +64,16 @@ def bind_slots(address: str, slots: int) -> list[socket.socket]:
     return bound
 
 
-def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _listen(family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int) -> socket.socket:
+    listener = socket.socket(family, kind)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family is socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((host, port))
-        listener.listen(BACKLOG)
+        if kind is socket.SOCK_STREAM:
+            listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError:
         listener.close()
@@ -80,10 +81,11 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
     return listener
 
 
-def _refuse_taken(family: socket.AddressFamily, address: str, host: str, port: int) -> None:
+def _refuse_taken(family: socket.AddressFamily, kind: socket.SocketKind, address: str, host: str, port: int) -> None:
     """SO_REUSEPORT would silently share the port with another proxy of the same user; without it bind tells."""
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, kind) as probe:
+        if kind is socket.SOCK_STREAM:  # for UDP the option means sharing, as SO_REUSEPORT does
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family is socket.AF_INET6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
