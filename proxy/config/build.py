@@ -129,6 +129,7 @@ def _entry(rec: Rec, app: Rec, platform: Platform, defaults: Rec | None, app_dlp
         expires_at_s=rec.get("expires"),
         sandbox=any(_covers(pattern, host) for pattern in platform.sandbox),
         connector=rec.get("connector", ""),
+        subdomains=rec.get("subdomains", "plain"),
         at=str(rec.mark),
     )
 

@@ -13,8 +13,9 @@ import orjson
 
 from proxy.config.documents import decode
 from proxy.config.scalars import SIZE
-from proxy.config.schema import DLP_ACTIONS, PROFILES, STAGES
+from proxy.config.schema import PROFILES, STAGES
 from proxy.config.types import BadValue
+from proxy.model import DLP_ACTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +239,7 @@ _JUDGES: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "mode": _ranked(("enforce", "report"), "enforce"),
     "tls": _ranked(("inspect", "passthrough"), "inspect"),
     "scheme": _ranked(("https", "http"), "https"),
+    "subdomains": _ranked(("plain", "any"), "plain"),
     "token": lambda was, now: bool(was) and not now,
     "on_exceeded": _ranked(("deny", "report"), "deny"),
     "unpriced": _ranked(("deny", "allow"), "deny"),

@@ -37,9 +37,8 @@ from proxy.config.scalars import (
     integer,
 )
 from proxy.config.types import Asset, Either, Field, ListOf, MapOf, Obj
+from proxy.model import DLP_ACTIONS
 
-DLP_ACTIONS: Final = ("block", "redact", "mask", "tokenize", "allow")
-"""Severest first: of all rules that match a finding, the severest wins."""
 PROFILES: Final = ("strict", "balanced", "paranoid")
 """From the fewest findings (precise) to the most."""
 MEDIA_KINDS: Final = ("image", "audio", "pdf", "encrypted", "unknown")
@@ -110,6 +109,8 @@ CREDENTIALS: Final = Obj("credentials", [
 ENTRY: Final = Obj("an allow entry", [
     Field("id", RULE_ID, "Stable name: the rule_id in audit, explain and metrics.", True),
     Field("host", HOST_PATTERN, 'A host, or "*.example.com": any depth below it, never example.com itself.', True),
+    Field("subdomains", enum("plain or any", "plain", "any"),
+          "Below a wildcard: plain (default) refuses labels that look like data (long, hex, numbers); any takes all."),
     Field("scheme", enum("a scheme", "https", "http"), "https (default), or http where it must be."),
     Field("ports", ListOf(PORT), "Default 443 for https, 80 for http."),
     Field("methods", ListOf(METHOD), "Default: any."),

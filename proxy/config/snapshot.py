@@ -40,7 +40,7 @@ class DlpException:
 @dataclass(frozen=True, slots=True)
 class DlpPolicy:
     """What to look for and what to do, for one app and destination. Severest matching rule wins:
-    block > redact > mask > tokenize > allow; `otherwise` for entities that no rule names.
+    `proxy.model.DLP_ACTIONS` is the order; `otherwise` for entities that no rule names.
     `uninspectable`: media kind (image audio pdf encrypted unknown) -> allow | block.
     `digest` identifies the content (hex SHA-256): the inspector's cache key."""
 
@@ -116,6 +116,7 @@ class Entry:
     expires_at_s: float | None
     sandbox: bool = False
     connector: str = ""
+    subdomains: Literal["plain", "any"] = "plain"
     at: str = ""
 
 

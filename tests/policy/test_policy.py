@@ -221,11 +221,11 @@ def test_precedence(text: str, deny: str, host: str, expected: str) -> None:
 def test_the_trace_has_every_rule_and_ends_with_the_denial() -> None:
     allowed = ask(policy(OPENAI), head(CHAT), "body", model="gpt-4o-mini", explain=True)
     assert [step.rule for step in allowed.trace] == [
-        "kill_switch", "lifecycle", "always_denied", "authority", "host", "scheme", "port", "expiry", "protocol",
-        "method", "path", "credentials", "model",
+        "kill_switch", "lifecycle", "always_denied", "authority", "host", "subdomain", "scheme", "port", "expiry",
+        "protocol", "method", "path", "dns_over_https", "credentials", "model",
     ]  # fmt: skip
     assert {step.verdict for step in allowed.trace} == {"pass"}
-    assert "not files" in allowed.trace[9].detail
+    assert "not files" in allowed.trace[10].detail
     denied = ask(policy(OPENAI), head(CHAT, "PUT"), explain=True)
     assert (denied.trace[-1].rule, denied.trace[-1].verdict, denied.trace[-1].where) == (
         "method",

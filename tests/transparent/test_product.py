@@ -45,6 +45,10 @@ class Running:
         full = ["ip", "netns", "exec", self.lab.app, "env", *settings, *command]
         return subprocess.run(full, capture_output=True, text=True, check=False, timeout=60)
 
+    def metric(self, name: str, **labels: str) -> float:
+        """The product's metrics are read inside its own namespace."""
+        return kit.inside(self.lab.gw, lambda: self.product.metric(name, **labels))
+
     def curl(self, url: str, *more: str) -> subprocess.CompletedProcess[str]:
         names = (f"{host}:{self.upstream.port}:{ELSEWHERE}" for host in ("up.test", "evil.test"))
         hosts = [word for name in names for word in ("--resolve", name)]
