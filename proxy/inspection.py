@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from proxy.actions import actions
 from proxy.bodies import codings, head
 from proxy.bodies.charset import printable
 from proxy.bodies.json_spans import Leaf
@@ -328,5 +329,5 @@ def _transform(job: InspectJob, message: _Message, ruled: Sequence[Ruled], verdi
 
 def _edit(leaf: TextLayer, span: Span, replacer: Replacer) -> Edit:
     original = printable(leaf.text[span.start : span.end])
-    action = "redact" if span.whole and span.action in ("mask", "tokenize") else span.action
+    action = "redact" if span.whole and not actions()[span.action].whole_runs else span.action
     return Edit(span.start, span.end, replacer.text(action, span.entity, original, span.value or original))

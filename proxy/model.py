@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from proxy.config.snapshot import DlpPolicy
@@ -11,9 +11,16 @@ type Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields in wire order; names as sent, values without surrounding white space."""
 
 type Action = Literal["allow", "redact", "deny", "reply"]
-type DlpAction = Literal["allow", "mask", "redact", "tokenize", "block"]
+type DlpAction = Literal["block", "redact", "hash", "mask", "encrypt", "synthesize", "tokenize", "allow"]
 type Listener = Literal["explicit", "transparent", "dns"]
 type WireProtocol = Literal["http1", "websocket", "h2"]
+
+DLP_ACTIONS: Final[tuple[DlpAction, ...]] = (
+    "block", "redact", "hash", "mask", "encrypt", "synthesize", "tokenize", "allow",
+)  # fmt: skip
+"""Severest first, by how much of the value can still be known outside: nothing (redact), whether two are equal (hash),
+its last characters (mask); then what comes back in answers, by how much of the form stays. Of all rules that match a
+finding the severest wins. docs/adr/0006-custom-data-and-actions.md gives the reasons."""
 
 
 @dataclass(frozen=True, slots=True)

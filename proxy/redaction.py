@@ -1,6 +1,6 @@
 """What to do about findings: which rule decides each, and what stands in its place. Pure.
 
-The severest matching rule wins: block > redact > mask > tokenize > allow. Rules on trial are recorded, not applied.
+The severest matching rule wins (`proxy.model.DLP_ACTIONS`). Rules on trial are recorded, not applied.
 """
 
 import re
@@ -9,14 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from proxy.actions import actions
+from proxy.actions.base import StandIn, Value
 from proxy.config.snapshot import DlpException, DlpRule
-from proxy.model import DlpAction
-from proxy.placeholders import normalise, placeholder
+from proxy.model import DLP_ACTIONS, DlpAction
+from proxy.placeholders import normalise
 
-SEVERITY: Final[dict[DlpAction, int]] = {"allow": 0, "tokenize": 1, "mask": 2, "redact": 3, "block": 4}
-_MASK_SHOWS: Final = 4
-_MASK_LEAST: Final = 8
-"""Characters: of a shorter value the last four would be most of it."""
+SEVERITY: Final[dict[DlpAction, int]] = {action: rank for rank, action in enumerate(reversed(DLP_ACTIONS))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ def _severity(rule: DlpRule) -> int:
 def _place(hit: Hit, action: DlpAction, where: str, trial: DlpAction | None) -> Ruled:
     if not hit.editable and action not in ("allow", "block"):
         return Ruled(hit, "block", where, trial, fixed=True)
-    if hit.whole and action in ("mask", "tokenize"):
+    if hit.whole and not actions()[action].whole_runs:
         return Ruled(hit, "redact", where, trial)
     return Ruled(hit, action, where, trial)
 
@@ -165,33 +164,33 @@ def spans(ruled: Iterable[Ruled]) -> list[Span]:
 
 
 class Replacer:
-    """Gives the text in place of a value, and keeps `restore`: placeholder -> original text as first spelled."""
+    """Gives the text in place of a value, and keeps `restore`: stand-in -> original text as first spelled."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._meant: dict[str, str] = {}
+        self._meant: dict[str, tuple[str, str]] = {}
         self.restore: dict[str, str] = {}
 
     def text(self, action: DlpAction, entity: str, original: str, value: str) -> str:
         """`original`: the characters that stand in the leaf; `value`: what they say."""
-        if action == "mask":
-            return masked(original)
-        if action != "tokenize":
-            return f"<{entity}>"
-        name = placeholder(self._key, entity, value)
-        meaning = normalise(entity, value)
-        if self._meant.setdefault(name, meaning) != meaning:
-            return f"<{entity}>"  # two values met in one hash: neither answer could be restored for sure
-        self.restore.setdefault(name, original)
-        return name
+        stand_in = self._stand_in(action, Value(self._key, entity, original, value))
+        if not stand_in.restores:
+            return stand_in.text
+        meaning = (entity, normalise(entity, value))
+        if self._meant.setdefault(stand_in.text, meaning) != meaning:
+            return f"<{entity}>"  # two values met in one stand-in: neither answer could be restored for sure
+        plus = stand_in.text.startswith("+") and original.startswith("+")
+        self.restore.setdefault(stand_in.text[plus:], original[plus:])
+        return stand_in.text
 
-
-def masked(value: str) -> str:
-    """Letters and digits as `*`, but for the last four; ASCII punctuation and spaces stay, to keep the form."""
-    hideable = [index for index, char in enumerate(value) if char.isalnum() or not char.isascii()]
-    shown = set(hideable[-_MASK_SHOWS:]) if len(hideable) >= _MASK_LEAST else set()
-    hidden = set(hideable) - shown
-    return "".join("*" if index in hidden or not char.isascii() else char for index, char in enumerate(value))
+    @staticmethod
+    def _stand_in(action: DlpAction, value: Value) -> StandIn:
+        for name in (action, "tokenize"):
+            replace = actions()[name].replace
+            stand_in = replace(value) if replace is not None else None
+            if stand_in is not None:
+                return stand_in
+        raise RuntimeError(f"no stand-in for the action {action}")
 
 
 def summary(ruled: Iterable[Ruled]) -> str:

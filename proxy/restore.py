@@ -3,7 +3,7 @@
 A placeholder may stand in plain text, in a JSON string, or in JSON within a JSON string (tool-call arguments), and its
 angle brackets may be escaped at either level; the original is escaped for the level at which it lands. What might be
 the start of a placeholder is held back until the next bytes decide. Placeholders that the request did not contain are
-left alone.
+left alone. Stand-ins of other forms are the business of `proxy.restore_words`.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import orjson
 
 from proxy.errors import Denied
+from proxy.restore_words import CONTEXT_BYTES, Words
 
 _NAME = rb"[A-Z][A-Z0-9_]{0,63}_[a-z2-7]{8}"
 _PLACEHOLDER = re.compile(rb"(?:<|(?<!\\)(\\++)u003[cC])(%b)(?:>|\\{1,2}u003[eE])" % _NAME)
@@ -44,21 +45,34 @@ def json_text(text: str) -> bytes:
 
 
 class Placeholders:
-    """The request's placeholders and what they stand for. `level`: how many JSON strings the text is wrapped in."""
+    """The request's placeholders and other stand-ins, and what they stand for. `level`: how many JSON strings the text
+    is wrapped in. `before`: the last bytes in front of the text (`context`), which tell whether a token begins."""
 
-    __slots__ = ("_longest", "_names", "_originals")
+    __slots__ = ("_longest", "_names", "_originals", "words")
 
     def __init__(self, restore: Mapping[str, str]) -> None:
-        self._originals = {text[1:-1].encode("utf-8"): [original] for text, original in restore.items()}
-        self._names = tuple(self._originals)
+        self._originals = {_bare(text): [original] for text, original in restore.items()}
+        self._names = tuple(_bare(text) for text in restore if text.startswith("<"))
         self._longest = max(map(len, self._names), default=0) + _ESCAPES_BYTES
+        words = [text.encode("utf-8") for text in restore if not text.startswith("<")]
+        self.words = Words(words) if words else None
 
     def __bool__(self) -> bool:
-        return bool(self._names)
+        return bool(self._originals)
 
-    def replace(self, data: bytes, level: int) -> bytes:
+    def may_hold(self, data: bytes) -> bool:
+        """Whether `data` need be looked at."""
+        return self.words is not None or may_hold(data)
+
+    def context(self, before: bytes, given: bytes) -> bytes:
+        """What to hand as `before` with the next piece, after `given` was given out."""
+        return (before + given)[-CONTEXT_BYTES:] if self.words is not None else b""
+
+    def replace(self, data: bytes, level: int, before: bytes = b"") -> bytes:
         """`data` with every whole placeholder replaced, escaped for `level` or for the deeper one that its own escapes
-        show."""
+        show; and every other stand-in, escaped for `level`."""
+        if self.words is not None:
+            data = self.words.replace(data, before, lambda word: self._escaped(self._originals[word], level))
         if not may_hold(data):
             return data
 
@@ -75,8 +89,13 @@ class Placeholders:
 
         return _PLACEHOLDER.sub(original, data)
 
-    def split(self, data: bytes) -> int:
-        """Where to cut `data`: what follows may be the beginning of a placeholder."""
+    def split(self, data: bytes, before: bytes = b"") -> int:
+        """Where to cut `data`: what follows may be the beginning of a placeholder or another stand-in."""
+        if self.words is not None:
+            return min(self.words.split(data, before), self._split(data))
+        return self._split(data)
+
+    def _split(self, data: bytes) -> int:
         found = _BEGINNING.search(data, max(0, len(data) - self._longest))
         if found is None:
             return len(data)
@@ -92,6 +111,10 @@ class Placeholders:
         return levels[level].encode("utf-8", "surrogatepass")
 
 
+def _bare(text: str) -> bytes:
+    return (text[1:-1] if text.startswith("<") else text).encode("utf-8")
+
+
 def may_hold(data: bytes) -> bool:
     """Whether `data` could hold a whole placeholder or the beginning of one that is not escaped."""
     return b"<" in data or b"u003" in data
@@ -100,24 +123,27 @@ def may_hold(data: bytes) -> bool:
 class TextRestorer:
     """Restores in text as it streams. `level` 1 for text whose placeholders stand in JSON strings."""
 
-    __slots__ = ("_held", "_level", "_placeholders")
+    __slots__ = ("_before", "_held", "_level", "_placeholders")
 
     def __init__(self, placeholders: Placeholders, level: int = 0) -> None:
         self._placeholders = placeholders
         self._level = level
         self._held = b""
+        self._before = b""
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that can be given out."""
         data = self._held + data if self._held else data
-        cut = self._placeholders.split(data)
+        cut = self._placeholders.split(data, self._before)
         self._held = data[cut:]
-        return self._placeholders.replace(data[:cut], self._level)
+        out = self._placeholders.replace(data[:cut], self._level, self._before)
+        self._before = self._placeholders.context(self._before, data[:cut])
+        return out
 
     def finish(self) -> bytes:
         """What was held back."""
         held, self._held = self._held, b""
-        return held
+        return self._placeholders.replace(held, self._level, self._before)
 
 
 class JsonRestorer:
@@ -127,7 +153,7 @@ class JsonRestorer:
     -> the new inside of the string there, for a caller that works on whole texts.
     """
 
-    __slots__ = ("_edits", "_held", "_key", "_nested", "_opaque", "_open", "_placeholders", "_stack", "_unread")
+    __slots__ = ("_before", "_edits", "_held", "_key", "_nested", "_opaque", "_open", "_placeholders", "_stack", "_unread")
 
     def __init__(
         self,
@@ -144,12 +170,13 @@ class JsonRestorer:
         self._stack: list[bytes | int | None] = []
         self._open = False
         self._held = b""
+        self._before = b""
         self._key = b""
         self._unread = b""
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that can be given out. Denied: upstream_malformed when nested beyond all reason."""
-        quiet = not (self._held or self._edits or may_hold(data) or b"\\" in data[-_PARTIAL_ESCAPE_BYTES:])
+        quiet = not (self._held or self._edits or self._placeholders.may_hold(data) or b"\\" in data[-_PARTIAL_ESCAPE_BYTES:])
         if quiet and len(self._unread) + len(data) <= _MAX_UNREAD_BYTES:
             self._unread += data
             return data
@@ -178,9 +205,9 @@ class JsonRestorer:
         return b"".join(out)
 
     def finish(self) -> bytes:
-        """What was held back."""
+        """What was held back: the beginning of a string that never ended."""
         held, self._held = self._held, b""
-        return held
+        return self._placeholders.replace(held, 1, self._before) if self._open else held
 
     def _tokens(self, buffer: bytes, position: int, copied: int, out: list[bytes]) -> int:
         stack = self._stack
@@ -217,7 +244,7 @@ class JsonRestorer:
                 self._stack[-1], self._key = self._key, b""
         new = text
         if not closed:
-            cut = self._placeholders.split(text)
+            cut = self._placeholders.split(text, self._before)
             # A lone backslash at the very end is half an escape.
             self._held = buffer[start + cut :]
             if is_key:
@@ -226,8 +253,9 @@ class JsonRestorer:
             end = start + cut
         if not is_key and self._edits and closed:
             new = self._edits.get(self._path(), text)
-        if new is text and may_hold(text):
+        if new is text and self._placeholders.may_hold(text):
             new = self._restored(text, is_key)
+        self._before = b"" if closed else self._placeholders.context(self._before, text)
         if new is text:
             return copied
         out += (buffer[copied:start], new)
@@ -235,11 +263,11 @@ class JsonRestorer:
 
     def _restored(self, text: bytes, is_key: bool) -> bytes:
         if is_key:
-            return self._placeholders.replace(text, 1)
+            return self._placeholders.replace(text, 1, self._before)
         key = next((frame for frame in reversed(self._stack) if isinstance(frame, bytes)), b"")
         if key in self._opaque:
             return text
-        return self._placeholders.replace(text, 2 if key in self._nested else 1)
+        return self._placeholders.replace(text, 2 if key in self._nested else 1, self._before)
 
     def _path(self) -> JsonPath:
         return tuple(

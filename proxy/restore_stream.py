@@ -13,7 +13,7 @@ import orjson
 
 from proxy.bodies.sse import Event
 from proxy.providers import Call, Delta, Reading
-from proxy.restore import JsonRestorer, Placeholders, json_text, may_hold
+from proxy.restore import JsonRestorer, Placeholders, json_text
 
 _TERMINATOR = re.compile(rb"(?:\r\n|\n|\r)+\Z")
 
@@ -21,7 +21,7 @@ _TERMINATOR = re.compile(rb"(?:\r\n|\n|\r)+\Z")
 class EventRestorer:
     """Restores in the events of one answer, fed in order."""
 
-    __slots__ = ("_call", "_held", "_nested", "_placeholders")
+    __slots__ = ("_before", "_call", "_held", "_nested", "_placeholders")
 
     def __init__(self, placeholders: Placeholders, call: Call) -> None:
         self._placeholders = placeholders
@@ -29,11 +29,13 @@ class EventRestorer:
         self._nested = call.provider.nested_keys(call)
         # Channel -> what is held back, and the event and delta it came with.
         self._held: dict[tuple[Any, ...], tuple[bytes, Event, Mapping[str, Any], Delta]] = {}
+        # Channel -> the last bytes that went out, as far as stand-ins need them.
+        self._before: dict[tuple[Any, ...], bytes] = {}
 
     def event(self, event: Event, fields: Mapping[str, Any] | None, reading: Reading) -> bytes:
         """The bytes to give out for one event. `fields` is its parsed data, None when that is no JSON object."""
         data = event.data
-        if not self._held and (data is None or not (may_hold(data) or _ends_in_escape(reading))):
+        if not self._held and (data is None or not (self._placeholders.may_hold(data) or _ends_in_escape(reading))):
             return event.raw
         if fields is None or data is None:
             # The stream's own end (`[DONE]`); comments may come at any time and end nothing.
@@ -42,7 +44,7 @@ class EventRestorer:
         for delta in reading.deltas:
             text = delta.text.encode("utf-8", "surrogatepass")
             new = self._advance(event, fields, delta, text, ends=reading.closes_all or delta.group in reading.closes)
-            if new != text:
+            if new != text or self._placeholders.words is not None:  # decided here, where the channel's past is known
                 edits[delta.path] = json_text(new.decode("utf-8", "surrogatepass"))
         flushed = self._flush(reading)
         json = JsonRestorer(self._placeholders, self._nested, self._call.provider.opaque_keys, edits)
@@ -58,18 +60,24 @@ class EventRestorer:
         channel = (*delta.group, delta.name)
         held = self._held.pop(channel, None)
         whole = held[0] + text if held else text
-        cut = len(whole) if ends else self._placeholders.split(whole)
+        before = self._before.pop(channel, b"")
+        cut = len(whole) if ends else self._placeholders.split(whole, before)
         if cut < len(whole):
             self._held[channel] = (whole[cut:], event, fields, delta)
-        return self._placeholders.replace(whole[:cut], 1 if delta.nested else 0)
+        if self._placeholders.words is not None and not ends:
+            self._before[channel] = self._placeholders.context(before, whole[:cut])
+        return self._placeholders.replace(whole[:cut], 1 if delta.nested else 0, before)
 
     def _flush(self, reading: Reading) -> bytes:
         out = []
         for channel, (text, event, fields, delta) in list(self._held.items()):
             if reading.closes_all or delta.group in reading.closes:
                 del self._held[channel]
+                text = self._placeholders.replace(text, 1 if delta.nested else 0, self._before.pop(channel, b""))
                 again = self._call.provider.delta_event(fields, delta, text.decode("utf-8", "replace"))
                 out.append(_render(event, orjson.dumps(again)))
+        for channel in [channel for channel in self._before if reading.closes_all or channel[:-1] in reading.closes]:
+            del self._before[channel]
         return b"".join(out)
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from proxy.config.errors import Mark, Problems, nearest, shown
-from proxy.config.schema import DLP_ACTIONS, MEDIA_KINDS, PROFILES
+from proxy.config.schema import MEDIA_KINDS, PROFILES
 from proxy.config.types import Rec
+from proxy.model import DLP_ACTIONS
 
 _RESPONSE_ACTIONS: Final = ("block", "redact", "mask", "allow")
 

@@ -18,6 +18,7 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, Pa
 from proxy.dataplane.websocket_overlap import Overlap
 from proxy.errors import Denied
 from proxy.model import Inspection, Traffic
+from proxy.restore import Placeholders
 
 type Side = Literal["client", "upstream"]
 type InspectMessage = Callable[[bytes, bool], Awaitable[Inspection]]
@@ -317,9 +318,12 @@ _PLACEHOLDER: Final = re.compile(rb"(?:<|\\u003[cC])([A-Z][A-Z0-9_]*_[a-z2-7]{8}
 
 def restore_text(payload: bytes, placeholders: Mapping[str, str]) -> bytes:
     """Puts originals back into one text message; inside JSON they are escaped as JSON strings are."""
-    if not _PLACEHOLDER.search(payload):
+    words = {text: original for text, original in placeholders.items() if not text.startswith("<")}
+    if not words and not _PLACEHOLDER.search(payload):
         return payload
     in_json = _is_json(payload)
+    if words:
+        payload = Placeholders(words).replace(payload, 1 if in_json else 0)
 
     def original(match: re.Match[bytes]) -> bytes:
         value = placeholders.get(f"<{match[1].decode()}>")
