@@ -153,7 +153,8 @@ class JsonRestorer:
     -> the new inside of the string there, for a caller that works on whole texts.
     """
 
-    __slots__ = ("_before", "_edits", "_held", "_key", "_nested", "_opaque", "_open", "_placeholders", "_stack", "_unread")
+    __slots__ = ("_before", "_edits", "_held", "_key", "_nested", "_opaque", "_open", "_placeholders", "_stack",
+                 "_unread")  # fmt: skip
 
     def __init__(
         self,
@@ -176,7 +177,8 @@ class JsonRestorer:
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that can be given out. Denied: upstream_malformed when nested beyond all reason."""
-        quiet = not (self._held or self._edits or self._placeholders.may_hold(data) or b"\\" in data[-_PARTIAL_ESCAPE_BYTES:])
+        read = self._held or self._edits or self._placeholders.may_hold(data)
+        quiet = not (read or b"\\" in data[-_PARTIAL_ESCAPE_BYTES:])
         if quiet and len(self._unread) + len(data) <= _MAX_UNREAD_BYTES:
             self._unread += data
             return data

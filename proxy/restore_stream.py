@@ -73,8 +73,8 @@ class EventRestorer:
         for channel, (text, event, fields, delta) in list(self._held.items()):
             if reading.closes_all or delta.group in reading.closes:
                 del self._held[channel]
-                text = self._placeholders.replace(text, 1 if delta.nested else 0, self._before.pop(channel, b""))
-                again = self._call.provider.delta_event(fields, delta, text.decode("utf-8", "replace"))
+                last = self._placeholders.replace(text, 1 if delta.nested else 0, self._before.pop(channel, b""))
+                again = self._call.provider.delta_event(fields, delta, last.decode("utf-8", "replace"))
                 out.append(_render(event, orjson.dumps(again)))
         for channel in [channel for channel in self._before if reading.closes_all or channel[:-1] in reading.closes]:
             del self._before[channel]

@@ -1,7 +1,7 @@
-"""Restoring of stand-ins that are no placeholders: encrypted numbers, invented names, addresses and phone numbers.
+r"""Restoring of stand-ins that are no placeholders: encrypted numbers, invented names, addresses and phone numbers.
 
 They look like ordinary text, so one is put back only as a whole token in exactly the spelling in which it was sent: no
-ASCII letter, digit or `_` directly before or after it (the `n` of a JSON escape `\\n` is none). All of their characters
+ASCII letter, digit or `_` directly before or after it (the `n` of a JSON escape `\n` is none). All of their characters
 are written alike at every level of JSON, URLs and HTML (`proxy.actions.base.PLAIN_TEXT`). The leftmost match counts,
 of several the longest, wherever a stream is cut.
 """

@@ -3,25 +3,30 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-_FIRST_NAMES: Final = """Ada Adele Agnes Alba Alma Alva Amos Anton Arlo Astrid August Basil Beata Bela Berta Bruno Carla Casper Cecil
-    Celia Clara Cleo Conrad Cora Dag Dora Edda Edgar Edith Edwin Effie Egon Elin Elmar Elsa Emil Enid Enno Erna Ernst
-    Esther Eva Ezra Fanny Felix Fenja Fergus Flora Freya Frida Gaston Gerda Gideon Greta Gustav Hanna Harald Hazel Hedda
-    Helga Henrik Herta Hilda Hugo Ida Ilse Inga Irma Isidor Ivo Jasper Joachim Jonas Josef Judith Jules Karin Karl
-    Kasimir Kira Konrad Lambert Lars Leila Lennart Leonie Levi Lilian Linus Lorenz Lotta Ludwig Luis Mabel Magda Maren
-    Marlon Martha Matilda Merle Milan Minna Mona Moritz Nadia Nelly Nils Nora Odin Olga Oscar Otto Paula Perry Petra
-    Quentin Ralf Rosa Rufus Runa Selma Silas Simon Sonja Sven Tabea Thea Tilda Ulla Vera Viola Walter Wanda Wilma
-    Xenia Yorick Zelda"""
-_LAST_NAMES: Final = """Aalberg Abelson Achterby Almond Amberley Appelgren Arkwright Ashdown Atterbury Axelby Bachmeier Barrowby Beckdale
-    Bellwood Bergfeld Birkholm Blackmere Bluhm Borgstedt Brambell Brandlow Brightley Brookner Burrowes Calloway Carnaby
-    Castellan Chalmerly Clearwell Coldham Copperfield Cranmore Dahlquist Dalwhin Danforth Dellmark Dorrance Drayford
-    Dunmoor Eastlake Eberline Edgemont Eichwald Ellerby Elmstead Engelbert Fairbourne Falkenrath Farrowdale Feldmark
-    Fenwright Finchley Flintham Forsberg Foxhall Gablemark Garlandt Glasmoor Goldbeck Grainger Granholm Greenlaw
-    Grimsdale Hagedorn Hallgarth Hammerly Hartwell Hasselby Hawkridge Heathcote Hellstrand Hollinger Holmquist Ironside
-    Jarlsby Jessamy Kaltenby Kestrel Kingswell Kirkdale Klingsor Lachmann Langmead Larkspur Lindhorst Lockhart Longacre
-    Lundgreen Marbury Marchmont Meadowes Merriweather Millbrook Moorcroft Mossberg Nachtweih Netherby Nordhagen Oakhurst
-    Oldershaw Osterby Pagenkop Pemberly Pinewood Quillfeather Rabensberg Ravenhill Redfern Ringwald Rosendale Rothwell
-    Sandholm Seaborne Silverlund Skylark Sommerfeld Steinhagen Stonebridge Summerby Swanholm Thornbury Tidewell Underhay
-    Valmont Vinterberg Wachtel Waldgrave Westergaard Whitlock Wildmoor Winterbourne Woodrow Yarrow Zimmerwald"""
+_FIRST_NAMES: Final = """
+    Ada Adele Agnes Alba Alma Alva Amos Anton Arlo Astrid August Basil Beata Bela Berta Bruno Carla Casper Cecil
+    Celia Clara Cleo Conrad Cora Dag Dora Edda Edgar Edith Edwin Effie Egon Elin Elmar Elsa Emil Enid Enno Erna
+    Ernst Esther Eva Ezra Fanny Felix Fenja Fergus Flora Freya Frida Gaston Gerda Gideon Greta Gustav Hanna Harald
+    Hazel Hedda Helga Henrik Herta Hilda Hugo Ida Ilse Inga Irma Isidor Ivo Jasper Joachim Jonas Josef Judith
+    Jules Karin Karl Kasimir Kira Konrad Lambert Lars Leila Lennart Leonie Levi Lilian Linus Lorenz Lotta Ludwig
+    Luis Mabel Magda Maren Marlon Martha Matilda Merle Milan Minna Mona Moritz Nadia Nelly Nils Nora Odin Olga
+    Oscar Otto Paula Perry Petra Quentin Ralf Rosa Rufus Runa Selma Silas Simon Sonja Sven Tabea Thea Tilda Ulla
+    Vera Viola Walter Wanda Wilma Xenia Yorick Zelda
+"""
+_LAST_NAMES: Final = """
+    Aalberg Abelson Achterby Almond Amberley Appelgren Arkwright Ashdown Atterbury Axelby Bachmeier Barrowby
+    Beckdale Bellwood Bergfeld Birkholm Blackmere Bluhm Borgstedt Brambell Brandlow Brightley Brookner Burrowes
+    Calloway Carnaby Castellan Chalmerly Clearwell Coldham Copperfield Cranmore Dahlquist Dalwhin Danforth
+    Dellmark Dorrance Drayford Dunmoor Eastlake Eberline Edgemont Eichwald Ellerby Elmstead Engelbert Fairbourne
+    Falkenrath Farrowdale Feldmark Fenwright Finchley Flintham Forsberg Foxhall Gablemark Garlandt Glasmoor
+    Goldbeck Grainger Granholm Greenlaw Grimsdale Hagedorn Hallgarth Hammerly Hartwell Hasselby Hawkridge
+    Heathcote Hellstrand Hollinger Holmquist Ironside Jarlsby Jessamy Kaltenby Kestrel Kingswell Kirkdale Klingsor
+    Lachmann Langmead Larkspur Lindhorst Lockhart Longacre Lundgreen Marbury Marchmont Meadowes Merriweather
+    Millbrook Moorcroft Mossberg Nachtweih Netherby Nordhagen Oakhurst Oldershaw Osterby Pagenkop Pemberly
+    Pinewood Quillfeather Rabensberg Ravenhill Redfern Ringwald Rosendale Rothwell Sandholm Seaborne Silverlund
+    Skylark Sommerfeld Steinhagen Stonebridge Summerby Swanholm Thornbury Tidewell Underhay Valmont Vinterberg
+    Wachtel Waldgrave Westergaard Whitlock Wildmoor Winterbourne Woodrow Yarrow Zimmerwald
+"""
 FIRST_NAMES: Final = tuple(_FIRST_NAMES.split())
 LAST_NAMES: Final = tuple(_LAST_NAMES.split())
 _INITIALS: Final = "ABCDEFGHIJKLMNOPRSTUVWYZ"

@@ -1,6 +1,7 @@
 """Stand-ins that look like ordinary text: whole tokens only, in any pieces, at every level of JSON."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from proxy.dataplane.websocket import restore_text
 from proxy.restore import JsonRestorer, Placeholders, TextRestorer
 from proxy.restore_words import Words
+from tests.answer.test_streams import DIALECTS, parsed
+from tests.providers.kit import SSE, call_of, pour, response_head, tap_for
 
 CARD, NAME, PHONE = "4929 1234 5678 9012", "Alma K. Berg", "1 415-555-0123"
 RESTORE = {
@@ -99,3 +102,23 @@ def test_text_that_begins_no_word_is_given_out_at_once() -> None:
 )
 def test_websocket_messages(payload: str, expected: str) -> None:
     assert restore_text(payload.encode(), RESTORE).decode() == expected
+
+
+@given(
+    st.sampled_from(list(DIALECTS)),
+    st.sampled_from(["text", "tool"]),
+    st.lists(st.sampled_from([NAME, "Alma K. Ber", "x", " ", "\n", CARD, "<PERSON_abcdefgh>", "1"]), max_size=7),
+    st.lists(st.integers(0, 10**6), max_size=8),
+)
+def test_streamed_over_any_events(path: str, kind: str, parts: list[str], cuts: list[int]) -> None:
+    text = "".join(parts)
+    value = text if kind == "text" else json.dumps({"a": text})
+    edges = [0, *sorted(at % (len(value) + 1) for at in cuts), len(value)]
+    make, collect = DIALECTS[path]
+    events = make([value[start:end] for start, end in pairwise(edges)], kind)
+    stream = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    call = call_of(b'{"model":"m","stream":true,"max_tokens":5}', "h.test", path)
+    out = pour(tap_for(call, RESTORE, response_head(SSE)), [stream])
+    got = collect(list(parsed(out)), kind)
+    wanted = Placeholders(RESTORE).replace(text.encode(), 0).decode()
+    assert (got if kind == "text" else json.loads(got)) == (wanted if kind == "text" else {"a": wanted})
