@@ -1,13 +1,17 @@
 """Pages of what is found by listing packages: recognisers, providers, rules, sinks."""
 
-import sys
+import importlib
 
 from docs.generator.markdown import code, codes, first_sentence, section, table
 
 
+def _doc(module: str) -> str | None:
+    return importlib.import_module(module).__doc__
+
+
 def entities() -> str:
     """proxy/recognizers"""
-    from proxy.config.schema import DLP_ACTIONS
+    from proxy.model import DLP_ACTIONS
     from proxy.recognizers import discover, modules, of_module
     from proxy.recognizers.base import LAYERS
     from proxy.recognizers.profiles import PROFILES
@@ -27,7 +31,7 @@ def entities() -> str:
             codes(sorted(one.entities)),
             one.layer,
             codes(sorted(one.languages)),
-            f"`proxy/recognizers/{name}.py`: {first_sentence(sys.modules[f'proxy.recognizers.{name}'].__doc__)}",
+            f"`proxy/recognizers/{name}.py`: {first_sentence(_doc(f'proxy.recognizers.{name}'))}",
         )
         for name in modules()
         for one in of_module(name)
@@ -35,11 +39,19 @@ def entities() -> str:
     profiles = [
         (code(name), str(len(one.entities)), str(one.threshold), one.prose_filter) for name, one in PROFILES.items()
     ]
+    by_action = [
+        (code(name), first_sentence(_doc(f"proxy.actions.{name}")).removeprefix(f"`{name}`: ")) for name in DLP_ACTIONS
+    ]
     return (
         "An entity that is in no profile is looked for only where a policy names it (in a rule, or in a class that a "
-        f"rule names). What is done with a finding: {codes(DLP_ACTIONS)}, the severest first; of all rules that match, "
-        "the severest wins.\n\n"
+        "rule names).\n\n"
         + section("Entities", table(("entity", "found by", "in profiles"), by_entity))
+        + "\n"
+        + section(
+            "Actions",
+            "The severest first: of all rules that match a finding, the severest wins.\n\n"
+            + table(("action", "what it does"), by_action),
+        )
         + "\n"
         + section("Profiles", table(("profile", "entities", "least score", "doubt of names in prose"), profiles))
         + "\n"
@@ -66,7 +78,7 @@ def providers() -> str:
         ]
         hosts = [(code(host), code(vendor)) for host, vendor in one.hosts.items()]
         module = type(one).__module__
-        lead = f"{first_sentence(sys.modules[module].__doc__)} Module: `{module.replace('.', '/')}.py`."
+        lead = f"{first_sentence(_doc(module))} Module: `{module.replace('.', '/')}.py`."
         body = f"{lead}\n\n{table(('fact', 'value'), facts)}\n{table(('host', 'provider name'), hosts)}"
         parts.append(section(one.dialect, body))
     return (

@@ -54,7 +54,7 @@ def _demo(stack: ExitStack, state: Path) -> str:
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
     )
     stack.callback(process.terminate)
     assert process.stdout is not None
