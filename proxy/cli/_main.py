@@ -160,8 +160,12 @@ def _explain(error: Exception) -> CliError:
             "start the proxy (`make run`) or give the right `--store URL`",
         )
     if type(error).__name__ == "ConfigErrors":
-        place = str(error).partition(": ")[0]
-        return CliError(f"{error}\n{error.args[0]}", place, "mend them; `egress check` lists them again")
+        marks = [line[5:].strip() for line in str(error).splitlines() if line.startswith("  at:")]
+        return CliError(
+            f"{error.args[0]}\n{error}\n",
+            marks[0] if marks else "policy files",
+            "mend them; `egress check` lists them again",
+        )
     if all(isinstance(getattr(error, part, None), str) for part in ("what", "where", "fix")):
         parts = {part: str(getattr(error, part)) for part in ("what", "where", "fix")}
         return CliError(parts["what"], parts["where"], parts["fix"])

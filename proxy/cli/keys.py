@@ -1,8 +1,10 @@
-"""`egress keys show|rotate|retire`: the root secret's generations. Secrets are never printed."""
+"""`egress keys show|rotate|retire|pin`: the root secret's generations; pins of API keys. Secrets are never printed."""
 
 import argparse
 import fcntl
+import getpass
 import os
+import sys
 import time
 
 from proxy.cli import CliError, Verb
@@ -23,10 +25,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     action("rotate", "make a new root secret; the one before it stays accepted")
     retire = action("retire", "end an earlier key: its tokens and manifests count no longer")
     retire.add_argument("key_id", metavar="ID")
+    action("pin", "read an API key from standard input and print its pin for `credentials.pins:`")
 
 
 def _run(args: argparse.Namespace) -> int:
-    return {"show": _show, "rotate": _rotate, "retire": _retire}[args.action](args)
+    return {"show": _show, "rotate": _rotate, "retire": _retire, "pin": _pin}[args.action](args)
 
 
 def _print(args: argparse.Namespace, root: RootKey, headline: str = "") -> int:
@@ -78,4 +81,20 @@ def _retire(args: argparse.Namespace) -> int:
     return _print(args, root, f"{args.key_id} is archived; restart the proxy")
 
 
-VERB = Verb("keys", "show and rotate the root secret", _configure, _run)
+def _pin(args: argparse.Namespace) -> int:
+    """The pin is a keyed digest: it may stand in a policy file, and tells nobody the key."""
+    from proxy.cli._digest import credential_digest
+
+    digest = credential_digest(args.paths)
+    key = getpass.getpass("API key (not shown): ") if sys.stdin.isatty() else sys.stdin.readline()
+    key = key.strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise CliError(
+            "there is no API key on standard input", "stdin", "`egress keys pin < FILE` with the key on the first line"
+        )
+    pin = digest(key.encode())
+    show(args, {"pin": pin, "root_key_id": load_root(args.paths).id}, pin)
+    return 0
+
+
+VERB = Verb("keys", "show and rotate the root secret, pin API keys", _configure, _run)

@@ -22,20 +22,27 @@ if TYPE_CHECKING:
 
 
 class PriceBooks:
-    """One compiled price book per snapshot; exchanges that began before a reload keep theirs."""
+    """One price book per snapshot, the newest two kept: exchanges that began before a reload still ask for theirs."""
 
     def __init__(self) -> None:
-        self._snapshot: Snapshot | None = None
-        self._book: PriceBook | None = None
+        self._known: tuple[tuple[Snapshot, PriceBook], ...] = ()
 
     def __call__(self, snapshot: Snapshot) -> "PriceBook":
-        """The book of `snapshot`, compiled at its first use."""
-        if self._snapshot is not snapshot or self._book is None:
-            from proxy.pricing import PriceBook
+        """The book of `snapshot`."""
+        for known, book in self._known:
+            if known is snapshot:
+                return book
+        return self.prepare(snapshot)
 
-            self._book = PriceBook.of(snapshot.platform)
-            self._snapshot = snapshot
-        return self._book
+    def prepare(self, snapshot: Snapshot) -> "PriceBook":
+        """Makes the book and looks the catalogue's models up; takes 0.2 s the first time, so not on the event loop."""
+        from proxy.pricing import PriceBook
+
+        book = PriceBook.of(snapshot.platform)
+        book.warm((facts.provider, model) for model, facts in snapshot.platform.models.items())
+        book.warm([("openai", "")])  # also without a catalogue the price list itself is loaded now
+        self._known = ((snapshot, book), *self._known[:1])
+        return book
 
 
 @dataclass(slots=True)
@@ -47,6 +54,7 @@ class Assembly:
     master: Any
     connections: Any = None
     tasks: list["asyncio.Task[Any]"] = field(default_factory=list)
+    _refused: tuple[int, str] | None = None
 
     async def usable(self, inspector_s: float) -> None:
         """Returns with a policy; waits for an inspector too, but not for ever: without one the worker denies."""
@@ -59,8 +67,13 @@ class Assembly:
         services = self.services
         policy = services.watcher.facts()
         head = services.audit.head
-        open_now = self.connections.open_connections if self.connections is not None else 0
+        open_now = 0
+        if self.connections is not None:
+            open_now = self.connections.open_connections
+            services.counters.set("tunnels_open", (), self.connections.tunnels)
+            services.counters.set("bodies_held_bytes", (), self.connections.bodies.held_bytes)
         services.counters.set("connections_open", (), open_now)
+        self._count_refusal(policy["refused"])
         return {
             "policy": policy["effective"],
             "revision": policy["revision"],
@@ -74,6 +87,12 @@ class Assembly:
             "audit_mac": head.mac,
             "connections": open_now,
         }
+
+    def _count_refusal(self, refused: Mapping[str, Any] | None) -> None:
+        met = (refused["seq"], refused["why"]) if refused else None
+        if met is not None and met != self._refused:
+            self.services.counters.add("config_reloads_total", ("refused",))
+        self._refused = met
 
     async def told(self, message: Mapping[str, Any]) -> None:
         """An order of the supervisor."""
@@ -103,7 +122,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     from proxy.dataplane.ledger import Ledger
     from proxy.dataplane.limiter import Limiter
     from proxy.dataplane.master import build_master
-    from proxy.dataplane.watcher import ConfigWatcher
+    from proxy.dataplane.watcher import ConfigWatcher, compile_default
     from proxy.inspector.client import InspectorClient
     from proxy.keys.ca import CertificateAuthority
     from proxy.keys.leaf import LeafStore
@@ -120,11 +139,20 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
 
     price_book = PriceBooks()
 
+    counters = Counters()
+
+    def compiled(content: bytes, seq: int, previous: Snapshot | None) -> Snapshot:
+        snapshot = compile_default(content, seq, previous)
+        price_book.prepare(snapshot)
+        return snapshot
+
     def swapped(snapshot: Snapshot) -> None:
         resolver.static = snapshot.platform.resolve
-        price_book(snapshot)  # now, not at the first request
+        counters.add("config_reloads_total", ("accepted",))
 
-    watcher = ConfigWatcher(store.config, paths, manifest_seed=root.derive(MANIFEST), on_swap=swapped)
+    watcher = ConfigWatcher(
+        store.config, paths, manifest_seed=root.derive(MANIFEST), compile_content=compiled, on_swap=swapped
+    )
 
     def cache_mac_key(app: str) -> bytes:
         return root.derive(CACHE, app=app)
@@ -137,7 +165,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
         ledger=Ledger(store.budget, paths, start["id"]),
         limiter=Limiter(paths),
         audit=open_writer(paths, root, start["id"]),
-        counters=Counters(),
+        counters=counters,
         root=root,
         leaf_store=LeafStore(CertificateAuthority.load(paths.ca_dir, root)),
         resolver=resolver,

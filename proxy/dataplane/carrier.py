@@ -38,5 +38,9 @@ class Carrier(Protocol):
         """Sends a whole answer of ours; closes the connection when the request was not read to its end."""
 
     @property
+    def upstream_ip(self) -> str:
+        """The address that was dialled, "" before that."""
+
+    @property
     def started(self) -> bool:
         """True once bytes of an answer have reached the client: a denial can then only cut the connection."""

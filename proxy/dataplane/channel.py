@@ -261,6 +261,12 @@ class Channel(asyncio.Protocol):
         self.deadline_s = None
         self.fail(TimeoutError())
 
+    @property
+    def peer_ip(self) -> str:
+        """The other side's address, "" when it is gone."""
+        peer = self.info("peername")
+        return str(peer[0]) if peer else ""
+
     def info(self, name: str) -> Any:
         """Transport information such as `peername` or `socket`."""
         return None if self.transport is None else self.transport.get_extra_info(name)

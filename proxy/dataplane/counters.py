@@ -27,7 +27,6 @@ class Metric:
 # Inference answers take 0.1 to 60 s, inspection 1 ms (patterns) to 1 s (NER of long prompts).
 _UPSTREAM_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _INSPECT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-_OVERHEAD_S: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 METRICS: Final[Mapping[str, Metric]] = {
     metric.name: metric
@@ -48,17 +47,15 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("request_seconds", "histogram", "Time of a whole exchange, streams to their end", ("app",), _UPSTREAM_S),
         Metric("upstream_seconds", "histogram", "Time until the upstream's response head", ("provider",), _UPSTREAM_S),
         Metric("inspect_seconds", "histogram", "Time one inspection took", (), _INSPECT_S),
-        Metric("overhead_seconds", "histogram", "Time the proxy itself added to an exchange", (), _OVERHEAD_S),
-        Metric("request_bytes_total", "counter", "Body bytes sent upstream", ("app",)),
-        Metric("response_bytes_total", "counter", "Body bytes sent to clients", ("app",)),
+        Metric("request_bytes_total", "counter", "Request body bytes of exchanges that went upstream", ("app",)),
         Metric("connections_open", "gauge", "Client connections open now", ()),
         Metric("tunnels_open", "gauge", "WebSockets and pass-through tunnels open now", ()),
         Metric("bodies_held_bytes", "gauge", "Request bodies held in memory", ()),
         Metric("upstream_connections_total", "counter", "Upstream connections by origin (new, reused)", ("origin",)),
         Metric("dns_queries_total", "counter", "DNS questions by result (allowed, denied, ...)", ("app", "result")),
         Metric("audit_records_total", "counter", "Audit records written", ("kind",)),
-        Metric("store_errors_total", "counter", "Store calls that failed", ("store",)),
-        Metric("config_reloads_total", "counter", "Revisions by result (accepted, refused)", ("result",)),
+        Metric("store_up", "gauge", "1 while the store answers the supervisor", ()),
+        Metric("config_reloads_total", "counter", "Revisions a worker met, by result (accepted, refused)", ("result",)),
         Metric("internal_errors_total", "counter", "Failures that ended in a denial, by place", ("place",)),
         Metric("worker_up", "gauge", "1 while the worker serves", ("worker",)),
         Metric("worker_restarts_total", "counter", "Children that had to be started again", ("kind",)),

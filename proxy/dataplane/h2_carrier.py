@@ -49,6 +49,7 @@ class H2Carrier:
         self.connection = connection
         self.flow = flow
         self.stream_id = stream_id
+        self.upstream_ip = ""
         self.started = False
         self.answered = False
         self.sent = False
@@ -192,6 +193,8 @@ class H2Carrier:
             raise Denied("upstream_timeout", f"No answer within {ANSWER_DEADLINE_S:g} s") from None
         if not isinstance(head, http.Response):
             raise Denied("internal")
+        peer = self.flow.server_conn.peername
+        self.upstream_ip = str(peer[0]) if peer else ""
         return response_head(head)
 
     async def relay(self, head: ResponseHead, tap: "AnswerTap") -> None:

@@ -46,6 +46,7 @@ class LaneCarrier:
         self._upstream: Upstream | None = None
         self._answer: ResponseHead | None = None
         self._answer_framing = h1.Framing(0)
+        self.upstream_ip = ""
         self.started = False
         self.reusable = True
 
@@ -144,6 +145,8 @@ class LaneCarrier:
         upstream = await self._server.pool.take(effect.app, effect.entry, head.authority, fresh=fresh)
         self._upstream = upstream
         channel = upstream.channel
+        self.upstream_ip = channel.peer_ip
+        self._server.services.counters.add("upstream_connections_total", ("reused" if upstream.reused else "new",))
         self._client.on_lost = lambda: channel.fail(Aborted("client", "went away", sent=True))
         if self._client.lost:
             raise Aborted("client", "went away", sent=False)
@@ -282,19 +285,26 @@ class LaneCarrier:
         upstream = self._upstream
         if upstream is None or self._context is None:
             raise Denied("internal")
+        self._server.tunnels += 1
         try:
             return await run_websocket(self._server, self._client, upstream.channel, effect, self._context, self)
         finally:
             # Closed, not aborted: a Close frame may still be on its way out.
+            self._server.tunnels -= 1
             self._upstream = None
             upstream.channel.close()
 
     async def tunnel(self, effect: Tunnel) -> Traffic:
         """Connects to the vetted address and copies both ways."""
+        if self._context is None:
+            raise Denied("internal")
         channel = await self._server.pool.dial_raw(effect.entry, effect.authority)
+        self.upstream_ip = channel.peer_ip
+        self._server.tunnels += 1
         try:
-            return await copy_both_ways(self._server, self._client, channel, effect.first_bytes)
+            return await copy_both_ways(self._server, self._client, channel, effect.first_bytes, self._context)
         finally:
+            self._server.tunnels -= 1
             channel.abort()
 
     # -- ours

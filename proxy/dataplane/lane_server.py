@@ -30,7 +30,8 @@ BACKLOG: Final = 4096
 
 
 class LaneServer:
-    """`draining`: answers close their connection, idle ones end soon, new ones are not accepted."""
+    """`tunnels`: WebSockets and pass-through tunnels open now. `draining`: answers close their connection, idle ones
+    end soon, new ones are not accepted."""
 
     def __init__(self, services: "Services", handler: Callable[["LaneServer", Channel, Listener], Any]) -> None:
         self.services = services
@@ -38,7 +39,7 @@ class LaneServer:
         self.pool = UpstreamPool(services.resolver, services.own)
         self.bodies = BodiesHeld()
         self.draining = False
-        self.tunnels: set[asyncio.Future[Any]] = set()
+        self.tunnels = 0
         self.anonymous = 0
         self._handler = handler
         self._channels: dict[Channel, asyncio.Task[Any]] = {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.lane_server import LaneServer
 
 # A revoked policy, an expired entry or a kill ends a live connection within this time.
-RECHECK_S: Final = 1.0
+RECHECK_S: Final = 0.4
 _READ_BYTES: Final = 64 << 10
 
 
@@ -72,8 +72,11 @@ async def run_websocket(
     return pump.traffic
 
 
-async def copy_both_ways(server: "LaneServer", client: Channel, upstream: Channel, first: bytes) -> Traffic:
-    """Bytes both ways, uninspected by the entry's own choice, until both sides are done."""
+async def copy_both_ways(
+    server: "LaneServer", client: Channel, upstream: Channel, first: bytes, context: Context
+) -> Traffic:
+    """Bytes both ways, uninspected by the entry's own choice, until both sides are done or policy changes its mind.
+    Denied: what policy says by then; the bytes so far are in the trail."""
     counts = {"sent": len(first), "received": 0}
     client.deadline_s = upstream.deadline_s = None
     if first:
@@ -88,20 +91,22 @@ async def copy_both_ways(server: "LaneServer", client: Channel, upstream: Channe
         sink.end_writing()
 
     client.on_lost = lambda: upstream.fail(Aborted("client", "went away", sent=True))
-    tasks = [
-        asyncio.ensure_future(copy(client, upstream, "sent")),
-        asyncio.ensure_future(copy(upstream, client, "received")),
-    ]
-    server.tunnels.update(tasks)
+    running = {asyncio.ensure_future(copy(client, upstream, "sent"))}
+    running.add(asyncio.ensure_future(copy(upstream, client, "received")))
     try:
-        await asyncio.gather(*tasks)
+        while running:
+            done, running = await asyncio.wait(running, timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            server.still_allowed(context)
     except (Aborted, asyncio.CancelledError):
         pass
     finally:
         client.on_lost = None
-        for task in tasks:
+        for task in running:
             task.cancel()
-        server.tunnels.difference_update(tasks)
+        await asyncio.gather(*running, return_exceptions=True)
+        context.trail.traffic(Traffic(counts["sent"], counts["received"]))
     return Traffic(counts["sent"], counts["received"])
 
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -119,13 +120,16 @@ class Runtime:
             context.trail.fields.setdefault("outcome", "aborted")
             self.emit(context, context.trail.record(context))
 
-    def emit(self, context: Context, record: Any) -> None:
+    def emit(self, context: Context, record: AuditRecord) -> None:
         """Appends `record`; a terminal one once only."""
         if record.kind == "terminal":
             if context.trail.emitted:
                 return
             context.trail.emitted = True
+            duration_ms = max(0, round((time.time() - context.started_s) * 1000))
+            record = replace(record, fields={**record.fields, "duration_ms": duration_ms})
         self.services.audit.emit(record)
+        self.services.counters.add("audit_records_total", (record.kind,))
 
     def refuse(
         self,
@@ -166,6 +170,10 @@ class Runtime:
         counters.observe("request_seconds", (app,), seconds)
         if outcome == "denied":
             counters.add("denied_total", (str(fields.get("code")), app))
+        if fields.get("would_deny"):
+            counters.add("would_deny_total", (str(fields["would_deny"]), app))
+        if context.forwarded:
+            counters.add("request_bytes_total", (app,), int(fields.get("request_bytes", 0)))
         for key, number in fields.get("findings", {}).items():
             entity, _, action = key.partition(":")
             counters.add("findings_total", (entity, action), number)
@@ -218,8 +226,11 @@ def _meter(runtime: Runtime, _carrier: Carrier, context: Context, effect: effect
     model = known_model(effect.app, context, usage.request_model)
     counters.add("tokens_total", (app, usage.provider, model, f"{kind}input"), usage.input_tokens)
     counters.add("tokens_total", (app, usage.provider, model, f"{kind}output"), usage.output_tokens)
-    if not effect.saved:
-        counters.add("cost_usd_nanos_total", (app, usage.provider, model), effect.cost.usd_nanos)
+    if effect.saved:
+        return
+    counters.add("cost_usd_nanos_total", (app, usage.provider, model), effect.cost.usd_nanos)
+    if not effect.cost.priced:
+        counters.add("unpriced_total", (app, usage.provider, model))
 
 
 def known_model(app: AppPolicy, context: Context, model: str) -> str:
@@ -237,11 +248,29 @@ async def _offer(runtime: Runtime, _carrier: Carrier, context: Context, effect: 
 
 
 async def _forward(runtime: Runtime, carrier: Carrier, context: Context, effect: effects.Forward) -> Any:
-    head = await carrier.forward(effect)
+    begun_s = time.monotonic()
+    try:
+        head = await carrier.forward(effect)
+    finally:
+        _note_dialled(carrier, context)
+    provider = str(context.trail.fields.get("gen_ai.provider.name", ""))
+    runtime.services.counters.observe("upstream_seconds", (provider,), time.monotonic() - begun_s)
     if context.flow is not None and runtime.services.hooks is not None:
         await runtime.services.hooks.responded(context.flow, head)
         context.flow = None
     return head
+
+
+async def _tunnel(_runtime: Runtime, carrier: Carrier, context: Context, effect: effects.Tunnel) -> Any:
+    try:
+        return await carrier.tunnel(effect)
+    finally:
+        _note_dialled(carrier, context)
+
+
+def _note_dialled(carrier: Carrier, context: Context) -> None:
+    if carrier.upstream_ip:
+        context.trail.fields["upstream_ip"] = carrier.upstream_ip
 
 
 HANDLERS: dict[type, _Handler] = {
@@ -257,7 +286,7 @@ HANDLERS: dict[type, _Handler] = {
     effects.Relay: lambda _runtime, carrier, _context, effect: carrier.relay(effect.head, effect.tap),
     effects.Collect: lambda _runtime, carrier, _context, effect: carrier.collect(effect.max_bytes),
     effects.Upgrade: lambda _runtime, carrier, _context, effect: carrier.upgrade(effect),
-    effects.Tunnel: lambda _runtime, carrier, _context, effect: carrier.tunnel(effect),
+    effects.Tunnel: _tunnel,
     effects.Reply: lambda _runtime, carrier, _context, effect: carrier.reply(effect.response),
     effects.Emit: lambda runtime, _carrier, context, effect: runtime.emit(context, effect.record),
 }

@@ -277,6 +277,7 @@ class Supervisor:
     def _set_gauges(self, *, ready: bool) -> None:
         own = self.totals.own
         own.set("ready", (), float(ready))
+        own.set("store_up", (), float(not self.policy.watcher.status.store_fault))
         own.set("ca_expires_timestamp_seconds", (), self.keys.ca.signing(time.time()).not_after_s)
         for slot, worker in enumerate(self.pool.current):
             own.set("worker_up", (str(slot),), float(worker is not None and not worker.ended.is_set()))

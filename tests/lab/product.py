@@ -121,11 +121,11 @@ class Product:
         """One request over the admin socket."""
         return ask(self.paths, verb, **fields)
 
-    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """`egress ARGUMENTS --state ...` in a process of its own."""
         done = subprocess.run(
             [sys.executable, "-m", "proxy.cli", *arguments, "--state", str(self.paths.state_dir)],
-            capture_output=True, text=True, cwd=ROOT, check=False,
+            capture_output=True, text=True, cwd=ROOT, check=False, input=stdin,
         )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(f"egress {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
