@@ -38,6 +38,43 @@ class DlpException:
 
 
 @dataclass(frozen=True, slots=True)
+class DlpDictionary:
+    """One `dlp.dictionaries` item: `words` are findings of `entity`, as whole words unless said otherwise."""
+
+    entity: str
+    words: tuple[str, ...]
+    case_sensitive: bool = False
+    whole_words: bool = True
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DlpPattern:
+    """One `dlp.patterns` item: an RE2 expression, found only near one of the `context` words when there are any."""
+
+    entity: str
+    regex: str
+    context: frozenset[str] = frozenset()
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DlpExactMatch:
+    """One `dlp.exact_match` item: rows of an indexed table of which `columns` of the columns `of` stand within
+    `within_tokens` words of each other, once `at_least` such rows stand in one message. `index`: the hex SHA-256 of
+    the index; `of` empty: all of its columns."""
+
+    id: str
+    entity: str
+    index: str
+    columns: int
+    of: frozenset[str] = frozenset()
+    within_tokens: int = 50
+    at_least: int = 1
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DlpPolicy:
     """What to look for and what to do, for one app and destination. Severest matching rule wins:
     `proxy.model.DLP_ACTIONS` is the order; `otherwise` for entities that no rule names.
@@ -52,6 +89,14 @@ class DlpPolicy:
     response_rules: tuple[DlpRule, ...] = ()
     mode: Literal["enforce", "report"] = "enforce"
     digest: str = ""
+    dictionaries: tuple[DlpDictionary, ...] = ()
+    patterns: tuple[DlpPattern, ...] = ()
+    exact_match: tuple[DlpExactMatch, ...] = ()
+
+    @property
+    def has_custom_data(self) -> bool:
+        """Whether something is looked for that only this policy knows."""
+        return bool(self.dictionaries or self.patterns or self.exact_match)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""What only one installation knows: code names, its own patterns, and tables whose rows must not leave."""

@@ -1,0 +1,150 @@
+"""Rows of an indexed table in a message: `columns` of them within some words of each other, in enough rows.
+
+All texts of a message are looked at as one long row of words, because a JSON record spreads a customer over its
+leaves. Costs are bounded by the text and by the table: each value is looked up once however often it stands there.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from proxy.config.snapshot import DlpExactMatch
+from proxy.customdata.index import COLUMN_SHIFT, ROW_MASK, TEXT_SHIFT, Index
+from proxy.customdata.words import Candidate, Text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAX_STEPS: Final = 500_000
+"""Occurrences looked at for their distance, half a second's worth. Past it (a text in which a common first name and a
+common city fit most rows) distances are no longer asked for: that can only find more."""
+
+
+class Place(NamedTuple):
+    """Where a cell stands: characters `start:end` of text `text`, `word` words into the message."""
+
+    text: int
+    start: int
+    end: int
+    word: int
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrences:
+    """The cells of one index that stand in one message. `places[i]` are those of the value `tags[i]`."""
+
+    tags: list[int]
+    places: list[list[Place]]
+
+
+def occurrences(index: Index, texts: Sequence[tuple[int, str]]) -> Occurrences:
+    """`texts`: (leaf, text) in the order of the message; readings of one leaf share its place in the row of words."""
+    read = [Text(text) for _, text in texts]
+    reaches = index.reaches_of(list(dict.fromkeys(word for text in read for word in text.words)))
+    found: dict[int, list[Place]] = {}
+    tags: dict[tuple[str, str], int] = {}
+    bases: dict[int, int] = {}
+    words = 0
+    for at, (text, (leaf, _)) in enumerate(zip(read, texts, strict=True)):
+        if leaf not in bases:
+            bases[leaf] = words
+            words += len(text.words)
+        for one in _candidates(index, text, reaches):
+            key = (one.kind, one.value)
+            tag = tags.get(key)
+            if tag is None:
+                tag = tags[key] = index.tagger.cell(one.kind, one.value)
+            found.setdefault(tag, []).append(Place(at, one.start, one.end, bases[leaf] + one.word))
+    return Occurrences(list(found), list(found.values()))
+
+
+def _candidates(index: Index, text: Text, reaches: Mapping[str, int]) -> Iterator[Candidate]:
+    kinds = {kind for _, kind in index.header.columns}
+    if "email" in kinds:
+        yield from text.mails()
+    if "phone" in kinds:
+        yield from text.phones()
+    if "number" in kinds:
+        yield from text.numbers(frozenset(index.header.number_lengths))
+    if not reaches:
+        return
+    of_words = [reaches.get(word, 0) for word in text.words]
+    if "name" in kinds:
+        yield from text.rows_of_words("name", [reach & (1 << TEXT_SHIFT) - 1 for reach in of_words])
+    if "text" in kinds:
+        yield from text.rows_of_words("text", [reach >> TEXT_SHIFT for reach in of_words])
+
+
+def matches(index: Index, rule: DlpExactMatch, seen: Occurrences) -> set[Place]:
+    """The cells of the rows that match `rule`; none when they are fewer than `at_least`. Rows that match by the very
+    same values count once: one `Anna from Berlin` is one customer, however many Annas live there."""
+    import numpy as np
+
+    mask = index.columns_of(rule.of)
+    owners: list[int] = []
+    parts: list[NDArray[np.uint32]] = []
+    for position, cells in index.rows_of(seen.tags):
+        wanted = cells[(mask >> (cells >> COLUMN_SHIFT)) & 1 == 1]
+        if len(wanted):
+            owners.append(position)
+            parts.append(wanted)
+    if len(owners) < rule.columns:
+        return set()
+    all_cells = np.concatenate(parts)
+    of_value = np.repeat(np.array(owners), [len(part) for part in parts])
+    records: set[tuple[Place, ...]] = set()
+    budget = MAX_STEPS
+    for values in _rows(all_cells, of_value, rule.columns):
+        steps = sum(len(seen.places[value]) for value, _ in values)
+        budget -= steps
+        near = _near(values, seen, rule) if budget > 0 else [p for value, _ in values for p in seen.places[value]]
+        if near:
+            records.add(tuple(near))
+    if len(records) < rule.at_least:
+        return set()
+    return {place for record in records for place in record}
+
+
+def _rows(
+    cells: "NDArray[np.uint32]", of_value: "NDArray[np.int64]", least: int
+) -> Iterator[tuple[tuple[int, int], ...]]:
+    """The (value, column) pairs of each row of which `least` columns stand in the message; each set of pairs once."""
+    import numpy as np
+
+    rows = cells & ROW_MASK
+    columns = cells >> COLUMN_SHIFT
+    pairs = np.unique(rows.astype(np.uint64) << 4 | columns)
+    with_row, counts = np.unique(pairs >> 4, return_counts=True)
+    kept = np.isin(rows, with_row[counts >= least])
+    order = np.argsort(rows[kept], kind="stable")
+    rows, columns, of_value = rows[kept][order], columns[kept][order], of_value[kept][order]
+    edges = [0, *(np.nonzero(np.diff(rows))[0] + 1).tolist(), len(rows)]
+    values, cols = of_value.tolist(), columns.tolist()
+    known: set[tuple[tuple[int, int], ...]] = set()
+    for start, end in pairwise(edges):
+        facts = tuple(sorted(zip(values[start:end], cols[start:end], strict=True)))
+        if facts and facts not in known:
+            known.add(facts)
+            yield facts
+
+
+def _near(values: Sequence[tuple[int, int]], seen: Occurrences, rule: DlpExactMatch) -> list[Place]:
+    """The places of one row's cells that lie within reach of enough other columns of it."""
+    placed = sorted((place.word, column, place) for value, column in values for place in seen.places[value])
+    counts: dict[int, int] = {}
+    out: list[Place] = []
+    left = taken = 0
+    for right, (word, column, _) in enumerate(placed):
+        counts[column] = counts.get(column, 0) + 1
+        while word - placed[left][0] > rule.within_tokens:
+            gone = placed[left][1]
+            counts[gone] -= 1
+            if not counts[gone]:
+                del counts[gone]
+            left += 1
+        if len(counts) >= rule.columns:
+            out += (place for _, _, place in placed[max(left, taken) : right + 1])
+            taken = right + 1
+    return out
