@@ -1,0 +1,129 @@
+"""`make attack`: every case, against the running product (or a baseline), in namespaces made here.
+
+Prints a row per case and ends with one JSON line {"cases": N, "passed": M, "failed": [ids]}. Exit 0 when all pass.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.attack import procedures
+from tests.attack.judge import Judge
+from tests.attack.net import missing
+from tests.attack.wire import HERE, load, runs
+from tests.attack.world import NetWorld
+
+PUBLIC = HERE / "data" / "cases_public.jsonl"
+
+
+def known_cases() -> dict[str, dict[str, Any]]:
+    """The catalogue: id -> row, in its order."""
+    rows = (json.loads(line) for line in PUBLIC.read_text().splitlines())
+    return {row["id"]: row for row in rows}
+
+
+class Report:
+    """Collects what went wrong per case and prints the table."""
+
+    def __init__(self, *, verbose: bool) -> None:
+        self.problems: dict[str, list[str]] = defaultdict(list)
+        self.ran: Counter[str] = Counter()
+        self.leaked: set[str] = set()
+        self.seconds: Counter[str] = Counter()
+        self.verbose = verbose
+
+    def add(self, case: str, label: str, found: Iterable[str], *, leaked: bool = False, seen: str = "") -> None:
+        """One run's result."""
+        found = list(found)
+        self.ran[case] += 1
+        self.problems[case].extend(f"{label}: {problem}" for problem in found)
+        if leaked:
+            self.leaked.add(case)
+        if self.verbose or found:
+            print(f"    {label}: {'; '.join(found)[:1500] or 'ok'}  [{seen}]", file=sys.stderr, flush=True)
+
+    def row(self, case: str, title: str) -> None:
+        """The table's line of a case that is done."""
+        wrong = len({problem.partition(":")[0] for problem in self.problems[case]})
+        state = "did not run" if not self.ran[case] else f"FAILED ({wrong})" if wrong else "passed"
+        print(f"{case:<8} {state:<12} {self.ran[case]:>5} runs {self.seconds[case]:>6.1f} s  {title}", flush=True)
+
+
+def wire_cases(world: NetWorld, cases: list[dict[str, Any]], report: Report, titles: dict[str, Any]) -> None:
+    """All wire cases, in one world."""
+    judge = Judge(world)
+    by_id: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for case in cases:
+        by_id[case["id"]].append(case)
+    for number, group in by_id.items():
+        started_s = time.monotonic()
+        before = world.metrics()
+        codes: Counter[str] = Counter()
+        for case in group:
+            for run in runs(case):
+                for _ in range(int(case.get("repeat", 1))):
+                    try:
+                        verdict = judge.run(run)
+                    except Exception as error:
+                        report.add(number, run.label, [f"the run broke: {type(error).__name__}: {error}"])
+                        continue
+                    codes += verdict.codes
+                    report.add(number, run.label, verdict.problems, leaked=verdict.leaked, seen=verdict.seen)
+        report.problems[number].extend(f"metric: {problem}" for problem in judge.check_metrics(before, codes))
+        report.seconds[number] += time.monotonic() - started_s
+        report.row(number, titles.get(number, {}).get("attack") or group[0].get("title", ""))
+
+
+def main() -> int:
+    """Exit code: 0 all passed, 1 some did not, 2 cannot run here."""
+    parser = argparse.ArgumentParser(prog="make attack", description=__doc__)
+    parser.add_argument("--cases", type=Path, nargs="*", default=[], help="more files of wire cases (YAML)")
+    parser.add_argument("--only", default="", help="ids or families, with commas: DST,TLS-01")
+    parser.add_argument("--baseline", default="", help="mitmdump: the same against bare mitmdump")
+    parser.add_argument("--skip-procedures", action="store_true")
+    parser.add_argument("--verbose", action="store_true", help="print every run")
+    options = parser.parse_args()
+    why = missing()
+    if why:
+        print(f"error: {why}\n  at:  this machine\n  fix: see tests/attack/README.md", file=sys.stderr)
+        return 2
+    for name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("EGRESS_")]:
+        del os.environ[name]
+    only = [one for one in options.only.split(",") if one]
+    wanted = lambda number: not only or any(number == one or number.startswith(f"{one}-") for one in only)  # noqa: E731
+    titles = known_cases()
+    files = [*sorted(HERE.glob("*.yaml")), *options.cases]
+    cases = [case for case in load(files) if wanted(case["id"])]
+    report = Report(verbose=options.verbose)
+    if cases:
+        with NetWorld(baseline=options.baseline) as world:
+            wire_cases(world, cases, report, titles)
+    if not options.skip_procedures:
+        for found in procedures.all_of(options.baseline):
+            if wanted(found.case):
+                procedures.carry_out(found, report, titles)
+    return conclude(report, titles, {case["id"] for case in cases}, wanted, options.baseline)
+
+
+def conclude(report: Report, titles: dict[str, Any], extra: set[str], wanted: Any, baseline: str) -> int:
+    """The JSON line."""
+    numbers = [number for number in [*titles, *sorted(extra - set(titles))] if wanted(number)]
+    failed = [number for number in numbers if report.problems[number] or not report.ran[number]]
+    result: dict[str, Any] = {"cases": len(numbers), "passed": len(numbers) - len(failed), "failed": failed}
+    if baseline:
+        known = {number for number in numbers if titles.get(number, {}).get("measured_bare_mitmproxy", "").startswith("L")}
+        result["known_leaks"] = len(known)
+        result["leaks_shown"] = len(known & report.leaked)
+        result["not_shown"] = sorted(known - report.leaked)
+    print(json.dumps(result))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

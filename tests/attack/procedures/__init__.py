@@ -1,0 +1,118 @@
+"""Procedures: named scenarios for processes, files and clocks. A module here holds functions marked with `@procedure`.
+
+A procedure gets a `Bench` and reports what is wrong with `bench.problem(...)`; one that raises has failed.
+"""
+
+import importlib
+import pkgutil
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.attack.world import NetWorld
+
+
+@dataclass
+class Bench:
+    """What a procedure works with. `world` is made at first use, and thrown away when `fresh` was asked for."""
+
+    case: str
+    shared: "Shared"
+    problems: list[str] = field(default_factory=list)
+    leaked: bool = False
+
+    @property
+    def world(self) -> NetWorld:
+        """The world that all procedures share, which must be left as it was found."""
+        return self.shared.world()
+
+    def check(self, condition: object, problem: str) -> None:
+        """Notes the problem unless the condition holds."""
+        if not condition:
+            self.problems.append(problem)
+
+    def leak(self, problem: str) -> None:
+        """Something got out that must not."""
+        self.leaked = True
+        self.problems.append(problem)
+
+
+@dataclass
+class Shared:
+    """The world of the procedures; `renew` after a procedure that broke it."""
+
+    baseline: str
+    stack: ExitStack = field(default_factory=ExitStack)
+    _world: NetWorld | None = None
+
+    def world(self) -> NetWorld:
+        """The running one, or a new one."""
+        if self._world is None:
+            self._world = self.stack.enter_context(NetWorld(baseline=self.baseline))
+        return self._world
+
+    def renew(self) -> None:
+        """The next procedure gets a new world."""
+        self.stack.close()
+        self._world = None
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """`fresh`: begins with a world of its own, and leaves none."""
+
+    case: str
+    run: Callable[[Bench], None]
+    fresh: bool
+    baseline: bool
+    shared: Shared
+
+
+_FOUND: list[tuple[str, Callable[[Bench], None], bool, bool]] = []
+
+
+def procedure(
+    *cases: str, fresh: bool = False, baseline: bool = False
+) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
+    """Marks a scenario for the cases. `baseline`: it means something for a bare mitmdump too."""
+
+    def mark(act: Callable[[Bench], None]) -> Callable[[Bench], None]:
+        for case in cases:
+            _FOUND.append((case, act, fresh, baseline))
+        return act
+
+    return mark
+
+
+def all_of(baseline: str) -> Iterator[Procedure]:
+    """Every procedure, those that share a world first."""
+    if not _FOUND:
+        for module in pkgutil.iter_modules(__path__):
+            importlib.import_module(f"{__name__}.{module.name}")
+    shared = Shared(baseline)
+    for case, act, fresh, too in sorted(_FOUND, key=lambda one: one[2]):
+        if too or not baseline:
+            yield Procedure(case, act, fresh, too, shared)
+    shared.renew()
+
+
+def carry_out(found: Procedure, report: Any, titles: dict[str, Any]) -> None:
+    """Runs one and reports it."""
+    started_s = time.monotonic()
+    if found.fresh:
+        found.shared.renew()
+    bench = Bench(found.case, found.shared)
+    try:
+        found.run(bench)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)
+        ours = next((frame for frame in reversed(where) if "procedures" in frame.filename), where[-1])
+        bench.problems.append(f"broke at line {ours.lineno}: {type(error).__name__}: {error}")
+    if found.fresh:
+        found.shared.renew()
+    report.add(found.case, found.run.__name__, bench.problems, leaked=bench.leaked)
+    report.seconds[found.case] += time.monotonic() - started_s
+    report.row(found.case, titles.get(found.case, {}).get("attack", found.run.__name__))
