@@ -38,23 +38,29 @@ def looks_like_tls(prefix: bytes | bytearray) -> bool | None:
 
 def parse(data: bytes | bytearray) -> ClientHello | None:
     """The hello, or None while more bytes are needed. ValueError when it is not a well-formed ClientHello."""
-    message = _handshake_message(bytes(data))
-    return None if message is None else _hello(message)
+    return HelloReader().read(data)
 
 
-def _handshake_message(data: bytes) -> bytes | None:
-    """The body of the first handshake message, joined over records."""
-    joined = bytearray()
-    at = 0
-    while True:
-        if len(joined) >= 4:
-            if joined[0] != _CLIENT_HELLO:
-                raise ValueError("the first TLS message is not a ClientHello")
-            size = int.from_bytes(joined[1:4])
-            if size > MAX_HELLO_BYTES:
-                raise ValueError("ClientHello is too large")
-            if len(joined) - 4 >= size:
-                return bytes(joined[4 : 4 + size])
+class HelloReader:
+    """Reads a growing buffer, from which nothing is taken: each record is looked at once, however many segments and
+    records the hello comes in."""
+
+    def __init__(self) -> None:
+        self._at = 0
+        self._joined = bytearray()
+
+    def read(self, data: bytes | bytearray) -> ClientHello | None:
+        """As `parse`; `data` begins with what was given the last time."""
+        joined = self._joined
+        while not (size := _message_bytes(joined)) or len(joined) < size:
+            record = self._record(data)
+            if record is None:
+                return None
+            joined += record
+        return _hello(bytes(joined[4:size]))
+
+    def _record(self, data: bytes | bytearray) -> bytes | bytearray | None:
+        at = self._at
         if len(data) - at < 5:
             return None
         if data[at] != _HANDSHAKE or data[at + 1] != 3:
@@ -64,8 +70,20 @@ def _handshake_message(data: bytes) -> bytes | None:
             raise ValueError("bad TLS record length")
         if len(data) - at - 5 < length:
             return None
-        joined += data[at + 5 : at + 5 + length]
-        at += 5 + length
+        self._at = at + 5 + length
+        return data[at + 5 : self._at]
+
+
+def _message_bytes(joined: bytearray) -> int:
+    """Size of the first handshake message with its header, 0 while unknown."""
+    if len(joined) < 4:
+        return 0
+    if joined[0] != _CLIENT_HELLO:
+        raise ValueError("the first TLS message is not a ClientHello")
+    size = int.from_bytes(joined[1:4])
+    if size > MAX_HELLO_BYTES:
+        raise ValueError("ClientHello is too large")
+    return 4 + size
 
 
 class _Reader:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.errors import Denied
-from proxy.model import Headers, ResponseHead
+from proxy.model import Headers, Response, ResponseHead
 
 # Peers: nginx 8 KB per line and 32 KB in all, Apache 8 KB and 100 fields, node 16 KB in all. An LLM client sends 2 KB.
 MAX_HEAD_BYTES: Final = 64 << 10
 MAX_FIELDS: Final = 200
 MAX_TARGET_BYTES: Final = 8 << 10
 MAX_CHUNK_LINE_BYTES: Final = 256
+MAX_CHUNK_STEPS: Final = 3 * 4096  # three steps a chunk, a microsecond each
 
 _TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TCHAR + rb"{1,32}) ([\x21-\x7e]+) (HTTP/\d\.\d)")
@@ -196,23 +197,34 @@ def _tokens(headers: Headers, name: bytes) -> frozenset[bytes]:
 
 
 class ChunkedReader:
-    """Takes a chunked body apart (RFC 9112 section 7.1). Chunk extensions are dropped, never passed on."""
+    """Takes a chunked body apart (RFC 9112 section 7.1). Chunk extensions are dropped, never passed on.
 
-    __slots__ = ("_left", "_state", "_trailer_bytes", "done", "trailers")
+    `busy`: the last `feed` stopped before it had read what there is, so that tiny chunks cannot hold the event loop;
+    feed again before waiting for more.
+    """
+
+    __slots__ = ("_left", "_state", "_trailer_bytes", "busy", "done", "trailers")
 
     def __init__(self) -> None:
         self._left = 0
         self._state = "size"
         self._trailer_bytes = 0
+        self.busy = False
         self.done = False
         self.trailers: Headers = ()
 
     def feed(self, buffer: bytearray) -> bytes:
         """Consumes what it can from `buffer`, leaves the rest, returns payload. Denied malformed."""
         out = bytearray()
+        self.busy = False
+        steps = MAX_CHUNK_STEPS
         while buffer and not self.done:
+            if not steps:
+                self.busy = True
+                break
             if not getattr(self, f"_read_{self._state}")(buffer, out):
                 break
+            steps -= 1
         return bytes(out)
 
     def _read_size(self, buffer: bytearray, _out: bytearray) -> bool:
@@ -282,6 +294,12 @@ def encode_response_head(head: ResponseHead, *framing: tuple[bytes, bytes]) -> b
     lines = [f"HTTP/1.1 {head.status} {head.reason}\r\n".encode("latin-1")]
     lines += [b"%b: %b\r\n" % field for field in (*head.headers, *framing)]
     return b"".join((*lines, b"\r\n"))
+
+
+def encode_whole(response: Response) -> bytes:
+    """An answer of ours after which the connection ends."""
+    framing = ((b"Content-Length", b"%d" % len(response.body)), (b"Connection", b"close"))
+    return encode_response_head(response.head, *framing) + response.body
 
 
 def encode_chunk(data: bytes) -> bytes:

@@ -5,6 +5,7 @@ and origin-form requests by Host, never CONNECT or absolute-form. Nothing is dia
 bytes that are neither TLS nor HTTP end here.
 """
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -23,7 +24,7 @@ from proxy.dataplane.original import original_destination
 from proxy.dataplane.websocket_handshake import check_handshake, wants_upgrade
 from proxy.effects import Aborted
 from proxy.errors import Denied
-from proxy.model import Authority, Listener, Principal, RequestHead, Response
+from proxy.model import Authority, Listener, Principal, RequestHead
 from proxy.net.names import canonical_host, is_ip_literal
 from proxy.tunnel import tunnel
 
@@ -68,15 +69,12 @@ class Lane:
         self._counted_app: str | None = None
         self._credential: bytes | None = None
         self._sni: str | None = None
-        server.anonymous += 1
 
     def close(self) -> None:
         """Ends the connection and gives its places back."""
         self._channel.close()
         self._server.idle(self._channel, waiting=False)
-        if self._counted_app is None:
-            self._server.anonymous -= 1
-        else:
+        if self._counted_app is not None:
             self._server.services.limiter.close_connection(self._counted_app)
 
     # -- the two listeners
@@ -177,10 +175,10 @@ class Lane:
             await self._terminate(authority)
 
     async def _hello(self) -> "ClientHello | None":
-        channel = self._channel
+        channel, reader = self._channel, client_hello.HelloReader()
         while True:
             try:
-                hello = client_hello.parse(channel.buffer)
+                hello = reader.read(channel.buffer)
             except ValueError as error:
                 raise Denied("malformed", f"The TLS ClientHello is not well-formed: {error}") from None
             if hello is not None:
@@ -274,6 +272,8 @@ class Lane:
             carrier.close()
         if not carrier.reusable:
             await self._linger()
+        elif self._channel.buffer:
+            await asyncio.sleep(0)  # pipelined requests take turns with everybody else's
         return carrier.reusable
 
     # -- parts
@@ -313,7 +313,7 @@ class Lane:
                 raise Denied("policy_unavailable")
             self._server.services.limiter.open_connection(snapshot.apps[principal.app])
             self._counted_app = principal.app
-            self._server.anonymous -= 1
+            self._server.room.named(self._channel)
         return principal
 
     async def _refuse(
@@ -331,7 +331,7 @@ class Lane:
         make = denials.render_connect if connect else denials.render
         response = make(denied, decision_id=decision_id, revision=snapshot.revision if snapshot else "")
         with contextlib.suppress(Aborted):
-            self._channel.write(_closing(response))
+            self._channel.write(h1.encode_whole(response))
         await self._linger()
 
     def _record(
@@ -370,11 +370,6 @@ class Lane:
 
 
 _NO_REQUEST: Final = h1.RawHead("CONNECT", "", "1.1", ())
-
-
-def _closing(response: Response) -> bytes:
-    framing = ((b"Content-Length", b"%d" % len(response.body)), (b"Connection", b"close"))
-    return h1.encode_response_head(response.head, *framing) + response.body
 
 
 def _alpn_choice(hello: "ClientHello", entry: Entry) -> str:

@@ -106,7 +106,7 @@ class LaneCarrier:
             if reader.done:
                 return bytes(parts), reader.trailers
             progress.check(len(parts))
-            await self._more_from_client()
+            await (asyncio.sleep(0) if reader.busy else self._more_from_client())
 
     async def _more_from_client(self) -> None:
         try:
@@ -371,7 +371,9 @@ async def _chunked_parts(channel: Channel) -> AsyncIterator[bytes]:
             yield data
         if reader.done:
             return
-        if not data and not await channel.more():
+        if reader.busy:
+            await asyncio.sleep(0)
+        elif not data and not await channel.more():
             raise Aborted("upstream", "closed before the answer's end", sent=True)
 
 

@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy import policy
+from proxy import denials, policy
 from proxy.context import Context, raise_denial
+from proxy.dataplane import h1
 from proxy.dataplane.bodies_held import BodiesHeld
 from proxy.dataplane.channel import Channel
+from proxy.dataplane.room import Room
 from proxy.dataplane.runtime import Runtime
 from proxy.dataplane.upstream import UpstreamPool
+from proxy.effects import Aborted
 from proxy.errors import Denied
 from proxy.identity import identify
 from proxy.keys.tokens import verify
@@ -23,9 +26,6 @@ if TYPE_CHECKING:
     from proxy.dataplane.services import Services
 
 SWEEP_S: Final = 0.5
-# Connections that have not named their app yet; past this a new one is closed at once, so that a flood of them
-# leaves descriptors for apps that are known.
-MAX_ANONYMOUS: Final = 1024
 BACKLOG: Final = 4096
 
 
@@ -38,12 +38,11 @@ class LaneServer:
         self.runtime = Runtime(services)
         self.pool = UpstreamPool(services.resolver, services.own)
         self.bodies = BodiesHeld()
+        self.room = Room()
         self.draining = False
         self.tunnels = 0
-        self.anonymous = 0
         self._handler = handler
         self._channels: dict[Channel, asyncio.Task[Any]] = {}
-        self._idle: set[Channel] = set()
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -61,19 +60,29 @@ class LaneServer:
 
     def accepted(self, channel: Channel, listener: Listener) -> None:
         """A new connection: one task serves it to its end."""
-        if self.anonymous >= MAX_ANONYMOUS:
-            channel.abort()
+        if not self.room.enter(channel):
+            self._turn_away(channel, listener)
             return
         task = asyncio.ensure_future(self._handler(self, channel, listener))
         self._channels[channel] = task
-        task.add_done_callback(lambda _: self._channels.pop(channel, None))
+        task.add_done_callback(lambda _: self._left(channel))
+
+    def _turn_away(self, channel: Channel, listener: Listener) -> None:
+        denied = Denied("overloaded", "This worker has no room for another connection", retry_after_s=1)
+        peer = channel.info("peername")
+        decision_id = self.runtime.refuse(denied, listener=listener, client_ip=str(peer[0]) if peer else "")
+        response = denials.render(denied, decision_id=decision_id, revision="")
+        with contextlib.suppress(Aborted):
+            channel.write(h1.encode_whole(response))
+        channel.close()
+
+    def _left(self, channel: Channel) -> None:
+        self._channels.pop(channel, None)
+        self.room.leave(channel)
 
     def idle(self, channel: Channel, *, waiting: bool) -> None:
         """Marks a connection between requests; a drain may end it."""
-        if waiting:
-            self._idle.add(channel)
-        else:
-            self._idle.discard(channel)
+        self.room.waiting(channel, idle=waiting)
 
     @property
     def open_connections(self) -> int:
@@ -128,7 +137,7 @@ class LaneServer:
         idle_until_s = min(until_s, loop.time() + 1.0)
         while self._channels and loop.time() < until_s:
             if loop.time() >= idle_until_s:
-                for channel in list(self._idle):
+                for channel in self.room.idle():
                     channel.close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.1):
