@@ -32,7 +32,7 @@ async def serve_h2(
     from proxy.dataplane.h2_connection import H2Connection
     from proxy.dataplane.master import current_master
 
-    context = _client_context(server.services.leaf_store.leaf(authority.host), authority.host)
+    context = _client_context(server.services.leaf_store.leaf(authority.host, principal.app), authority.host)
     channel.deadline_s = channel.loop.time() + _HANDSHAKE_DEADLINE_S
     await channel.start_tls(context, server_side=True)
     channel.deadline_s = None

@@ -207,7 +207,7 @@ class Lane:
     async def _terminate(self, authority: Authority) -> None:
         """Answers the handshake with a leaf for the vetted name, then speaks HTTP/1.1."""
         try:
-            leaf = self._server.services.leaf_store.context(authority.host)
+            leaf = self._server.services.leaf_store.context(authority.host, self._counted_app or "")
         except Denied as denied:
             self._alert(denied, None, authority)
             return
@@ -227,7 +227,10 @@ class Lane:
         from proxy.dataplane.h2 import serve_h2
 
         self._channel.deadline_s = None
-        await serve_h2(self._server, self._channel, principal, self._listener, entry, authority)
+        try:
+            await serve_h2(self._server, self._channel, principal, self._listener, entry, authority)
+        except Denied as denied:
+            self._alert(denied, None, authority)
 
     async def _requests(self, authority: Authority | None, port: int) -> None:
         """Requests of one authority (or, redirected plain HTTP, of the Host each names) until the connection ends."""

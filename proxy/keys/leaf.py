@@ -26,27 +26,40 @@ _BACKDATED_S: Final = DAY_S
 """Clients' clocks are wrong by up to a day more often than one thinks; the lifetime includes it."""
 _RENEW_BEFORE_S: Final = DAY_S
 _REFRESH_EVERY_S: Final = 2.0
+MAX_LEAVES: Final = 1000
+"""With its context a leaf takes 23 KB: all of them stay below 24 MB."""
 _MAX_COMMON_NAME: Final = 64  # RFC 5280 appendix A: ub-common-name
 
 
 class MintBudget:
-    """A token bucket over new certificates: a client that walks through a wildcard must not eat the CPU."""
+    """Token buckets over new certificates, one for each app: a client that walks through a wildcard must eat neither the
+    CPU nor the certificates of other apps. A certificate costs 3 ms."""
 
-    def __init__(self, *, per_s: float = 100.0, burst: int = 500, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        per_s: float = 20.0,
+        burst: int = 200,
+        max_apps: int = 1024,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._per_s = per_s
         self._burst = burst
+        self._max_apps = max_apps
         self._clock = clock
-        self._left = float(burst)
-        self._at_s = clock()
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def __call__(self) -> None:
-        """Takes one. Raises Denied overloaded when there is none left."""
+    def __call__(self, app: str) -> None:
+        """Takes one of the app's. Raises Denied overloaded when there is none left."""
         now_s = self._clock()
-        self._left = min(self._burst, self._left + max(0.0, now_s - self._at_s) * self._per_s)
-        self._at_s = now_s
-        if self._left < 1:
+        left, at_s = self._buckets.pop(app, (float(self._burst), now_s))
+        left = min(self._burst, left + max(0.0, now_s - at_s) * self._per_s)
+        enough = left >= 1
+        self._buckets[app] = (left - enough, now_s)
+        if len(self._buckets) > self._max_apps:
+            self._buckets.popitem(last=False)
+        if not enough:
             raise Denied("overloaded", "too many new host names in a short time", retry_after_s=1)
-        self._left -= 1
 
 
 @dataclass(slots=True)
@@ -67,10 +80,10 @@ class LeafStore:
     def __init__(
         self,
         ca: CertificateAuthority,
-        max_entries: int = 2000,
+        max_entries: int = MAX_LEAVES,
         *,
         clock: Callable[[], float] = time.time,
-        admit_mint: Callable[[], None] | None = None,
+        admit_mint: Callable[[str], None] | None = None,
     ) -> None:
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -85,12 +98,12 @@ class LeafStore:
         self._checked_at_s = 0.0
         self.minted = 0
 
-    def context(self, host: str) -> ssl.SSLContext:
-        """The server context of a host that policy has allowed (canonical name or IP literal).
+    def context(self, host: str, app: str = "") -> ssl.SSLContext:
+        """The server context of a host that policy has allowed `app` (canonical name or IP literal).
 
         One context per name, so that its session tickets work on every connection of this process. Raises Denied.
         """
-        leaf = self.leaf(host)
+        leaf = self.leaf(host, app)
         if leaf.context is None:
             leaf.context = server_context(leaf.pem)
         return leaf.context
@@ -99,7 +112,7 @@ class LeafStore:
         """Private key and certificate as PEM. Raises Denied."""
         return self.leaf(host).pem
 
-    def leaf(self, host: str) -> Leaf:
+    def leaf(self, host: str, app: str = "") -> Leaf:
         """The current leaf of a host, minted when there is none that is good now. Raises Denied."""
         now_s = self._clock()
         if not self._checked_at_s <= now_s < self._checked_at_s + _REFRESH_EVERY_S:
@@ -109,7 +122,7 @@ class LeafStore:
         leaf = self._leaves.get(host)
         good = leaf is not None and leaf.valid_from_s <= now_s < leaf.renew_at_s and leaf.authority_id == authority.id
         if leaf is None or not good:
-            self._admit_mint()
+            self._admit_mint(app)
             leaf = self._leaves[host] = self._mint(host, authority, now_s)
             while len(self._leaves) > self._max_entries:
                 self._leaves.popitem(last=False)

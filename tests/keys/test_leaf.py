@@ -227,8 +227,18 @@ def test_minting_is_limited(ca: CertificateAuthority, clock: Clock) -> None:
         store.leaf("c.test")
     assert caught.value.code == "overloaded"
     store.leaf("a.test")
+    store.leaf("c.test", "another app, with a bucket of its own")
     ticks.now_s += 1
-    store.leaf("c.test")
+    store.leaf("d.test")
+
+
+def test_apps_that_mint_are_remembered_up_to_a_bound() -> None:
+    budget = MintBudget(burst=1, max_apps=2, clock=Clock(0.0))
+    for app in ("a", "b", "c"):
+        budget(app)
+    budget("a")  # forgotten, so that it may again: the bound is on memory, and the certificates are bounded too
+    with pytest.raises(Denied):
+        budget("c")
 
 
 def test_rotation_switches_the_signer(ca: CertificateAuthority, state_dir: Path, clock: Clock) -> None:
