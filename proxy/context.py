@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy import policy
-from proxy.config.snapshot import AppPolicy, Snapshot
+from proxy.config.snapshot import UNLISTED, AppPolicy, Snapshot
 from proxy.errors import Denied
 from proxy.model import Authority, Listener, Principal, RequestHead, Reservation
 from proxy.pricing import PriceBook
@@ -17,7 +17,8 @@ class Context:
     """Facts and keys of one exchange; the snapshot is taken once and never looked up again.
 
     `placeholder_key`, `cache_mac_key`: app -> 32 bytes. `credential_digest`: field value -> pin form.
-    `reservation` and `forwarded` tell the driver what is open should the line be broken off. `offers`: foreign addons
+    `reservation` and `forwarded` tell the driver what is open should the line be broken off. `tier`: of the call's
+    model, once that is known. `offers`: foreign addons
     want to see the request; `flow` is then theirs.
     """
 
@@ -38,6 +39,7 @@ class Context:
     offers: bool = False
     flow: Any = None
     last_facts: policy.Facts | None = None
+    tier: str = UNLISTED
 
     @property
     def app(self) -> AppPolicy:

@@ -64,6 +64,7 @@ async def _inspect_answer(context: Context, entry: Entry, request: Request, head
             body=raw,
             placeholder_key=context.placeholder_key(context.principal.app),
             direction="response",
+            tier=context.tier,
         )
     )
     if verdict.action == "block":

@@ -61,6 +61,7 @@ async def _exchange(context: Context, head: RequestHead, provider: Provider | No
         trail.call(provider.name, provider.operation, call.model)
     # The model decides which entry governs; its DLP rules and limits are the ones that count from here on.
     entry = _governing(context, head, provider, call.model if call else None, len(body))
+    context.tier = context.snapshot.platform.tier_of(call.model if call else None)
     inspection = await Inspect(_job(context, head, entry, provider, body, trailers))
     _judge(context, inspection)
     request = _transformed(head, body, trailers, inspection)
@@ -103,13 +104,16 @@ def _job(
         provider=provider.name if provider else None,
         skip_headers=own | _NO_TEXT,
         trailers=trailers,
+        tier=context.tier,
     )
 
 
 def _judge(context: Context, inspection: Inspection) -> None:
     context.trail.inspection(inspection)
     if inspection.action == "block":
-        raise Denied(inspection.code or "pii", inspection.detail, where=inspection.where)
+        raise Denied(
+            inspection.code or "pii", inspection.detail, where=inspection.where, remedy=inspection.remedy
+        )
 
 
 def _transformed(head: RequestHead, body: bytes, trailers: Headers, inspection: Inspection) -> Request:

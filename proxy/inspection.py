@@ -5,12 +5,12 @@ back without `target`, `headers` and `body`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from proxy.actions import actions
-from proxy.bodies import codings, head
+from proxy.bodies import codings, head, joins
 from proxy.bodies.charset import printable
 from proxy.bodies.json_spans import Leaf
 from proxy.bodies.layers import (
@@ -26,8 +26,9 @@ from proxy.bodies.layers import (
     splice_bytes,
 )
 from proxy.bodies.limits import DEFAULT_LIMITS, Limits, refuse_size
-from proxy.bodies.views import Reading, readings
+from proxy.bodies.views import MAX_READINGS, Reading, TooManyReadings, readings
 from proxy.bodies.walk import Medium, Walk
+from proxy.customdata.across import across
 from proxy.errors import Denied
 from proxy.model import Finding, Headers, Inspection, InspectJob
 from proxy.placeholders import inside_placeholder
@@ -73,8 +74,11 @@ def inspect(job: InspectJob, detector: Detector, *, now_s: float, limits: Limits
         message = _texts_of(job, now_s, limits)
         sources = _sources(message.leaves, limits)
     except Denied as refusal:
-        return Inspection("block", code=refusal.code, detail=refusal.detail, where=refusal.where)
+        return Inspection(
+            "block", code=refusal.code, detail=refusal.detail, where=refusal.where, remedy=refusal.remedy
+        )
     rules = job.dlp.response_rules if job.direction == "response" else job.dlp.rules
+    rules = tuple(rule for rule in rules if rule.applies(job.tier))
     otherwise = "allow" if job.direction == "response" else job.dlp.otherwise
     named = frozenset(entity for rule in rules for entity in rule.entities)
     hits = _detect(message.leaves, sources, detector, job.dlp.profile, named)
@@ -127,12 +131,14 @@ def _token_fields(job: InspectJob) -> frozenset[str]:
 
 @dataclass(slots=True)
 class _Source:
-    """One reading of one leaf: `reading` None is the leaf's text itself, behind `prefix` characters of context."""
+    """One reading of one leaf: `reading` None is the leaf's text itself, behind `prefix` characters of context.
+    `chain`: of several leaves on end, instead of `leaf`."""
 
     leaf: int
     text: str
     reading: Reading | None = None
     prefix: int = 0
+    chain: joins.Chain | None = None
 
 
 def _sources(leaves: Sequence[TextLayer], limits: Limits) -> list[_Source]:
@@ -146,12 +152,21 @@ def _sources(leaves: Sequence[TextLayer], limits: Limits) -> list[_Source]:
         context = _context(leaf)
         out.append(_Source(index, context + text, prefix=len(context)))
         if text not in others:
-            others[text] = readings(text)
+            others[text] = _readings(text)
         out += [_Source(index, printable(other.text), other) for other in others[text]]
         total += len(text) + sum(len(other.text) for other in others[text])
         if total > limits.max_text_chars or len(out) > 2 * limits.max_leaves:
             raise refuse_size("the text of the message", limits.max_text_chars, "characters")
+    for chain in joins.chains(leaves):
+        out += [_Source(-1, joined.text, joined, chain=chain) for joined in joins.readings(chain)]
     return out
+
+
+def _readings(text: str) -> list[Reading]:
+    try:
+        return readings(text)
+    except TooManyReadings:
+        raise refuse_size("the encoded texts in one text", MAX_READINGS, "pieces") from None
 
 
 def _context(leaf: TextLayer) -> str:
@@ -175,12 +190,58 @@ def _detect(
         raise RuntimeError("the detector did not answer for every text")
     by_text = dict(zip(unique, found, strict=True))
     hits: dict[tuple[int, int, int, str], Hit] = {}
-    for source in sources:
-        for finding in by_text[source.text]:
-            hit = _hit(source, finding, leaves[source.leaf])
+    for source, more in zip(sources, across(detector, sources), strict=True):
+        for finding in (*by_text[source.text], *more):
+            hit = _hit(source, finding, leaves[source.leaf]) if source.chain is None else None
             if hit is not None:
                 hits.setdefault((hit.leaf, hit.start, hit.end, hit.entity), hit)
-    return list(hits.values())
+    return [*hits.values(), *_joined_hits(leaves, sources, by_text, hits.values())]
+
+
+def _joined_hits(
+    leaves: Sequence[TextLayer],
+    sources: Sequence[_Source],
+    by_text: Mapping[str, Sequence[Finding]],
+    single: Iterable[Hit],
+) -> list[Hit]:
+    """Findings over several leaves, one hit per leaf. Where one leaf alone holds a value of that kind, the next one only
+    happens to stand behind it."""
+    chained = [source for source in sources if source.chain is not None and by_text[source.text]]
+    if not chained:
+        return []
+    known: dict[tuple[int, str], list[tuple[int, int]]] = {}
+    for hit in single:
+        known.setdefault((hit.leaf, hit.entity), []).append((hit.start, hit.end))
+    out: dict[tuple[int, int, int, str], Hit] = {}
+    for source in chained:
+        for finding in by_text[source.text]:
+            for hit in _pieces(source, finding, leaves, known):
+                out.setdefault((hit.leaf, hit.start, hit.end, hit.entity), hit)
+    return list(out.values())
+
+
+def _pieces(
+    source: _Source,
+    finding: Finding,
+    leaves: Sequence[TextLayer],
+    known: Mapping[tuple[int, str], Sequence[tuple[int, int]]],
+) -> list[Hit]:
+    chain, reading = source.chain, source.reading
+    if chain is None or reading is None or not reading.believes(finding.entity, finding.start, finding.end):
+        return []
+    parts = chain.parts(*reading.span(finding.start, finding.end))
+    if len(parts) < 2 or any(_overlap(known.get((leaf, finding.entity), ()), start, end) for leaf, start, end in parts):
+        return []
+    value = source.text[finding.start : finding.end]
+    editable = all(is_editable(leaves[leaf]) for leaf, _, _ in parts)
+    return [
+        Hit(leaf, start, end, finding.entity, value, finding.score, finding.recognizer, editable=editable, part=number)
+        for number, (leaf, start, end) in enumerate(parts, 1)
+    ]
+
+
+def _overlap(spans_known: Sequence[tuple[int, int]], start: int, end: int) -> bool:
+    return any(first < end and start < last for first, last in spans_known)
 
 
 def _hit(source: _Source, finding: Finding, leaf: TextLayer) -> Hit | None:
@@ -193,6 +254,8 @@ def _hit(source: _Source, finding: Finding, leaf: TextLayer) -> Hit | None:
     if inside_placeholder(source.text, start, end):
         return None
     if isinstance(leaf, head.JoinedText) and (source.reading is not None or not leaf.counts(start, end)):
+        return None
+    if source.reading is not None and not source.reading.believes(finding.entity, finding.start, finding.end):
         return None
     if source.reading is None:
         start, end = start - source.prefix, end - source.prefix
@@ -277,6 +340,7 @@ def _findings(message: _Message, ruled: Sequence[Ruled], name: _Namer) -> tuple[
             mode="report" if item.trial is not None and item.action == "allow" else "enforce",
         )
         for item in ruled
+        if item.hit.part < 2
     )
 
 

@@ -127,6 +127,7 @@ class InspectJob:
     `skip_headers`: lower-case names of the entry's own credential headers, which may carry secrets.
     `placeholder_key`: 32 bytes, already derived for this app (and period); the root secret never goes there.
     `direction`: `request` (URL, headers and body), `message` (one WebSocket message in `body`), `response`.
+    `tier`: of the call's model (`proxy.config.snapshot.Platform.tier_of`); rules may hold in some tiers only.
     """
 
     app: str
@@ -140,6 +141,7 @@ class InspectJob:
     skip_headers: frozenset[str] = frozenset()
     direction: Literal["request", "message", "response"] = "request"
     trailers: Headers = ()
+    tier: str = "unlisted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ class Inspection:
     """The inspector's verdict. `action` `transform` means: send `target`, `headers`, `body` instead (None = unchanged).
 
     `restore` maps each placeholder put into the request to the original text. `inspected` is `full` or
-    `none:<reason>` (only where policy names the kind). `code`/`detail` are set when `action` is `block`;
+    `none:<reason>` (only where policy names the kind). `code`, `detail`, `remedy` are set when `action` is `block`;
     `would_block` holds the code that a rule or app in report mode would have used.
     """
 
@@ -162,6 +164,7 @@ class Inspection:
     restore: Mapping[str, str] = field(default_factory=dict)
     inspected: str = "full"
     would_block: str | None = None
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

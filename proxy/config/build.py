@@ -15,7 +15,10 @@ from proxy.config.snapshot import (
     BudgetPolicy,
     CachePolicy,
     CredentialPolicy,
+    DlpDictionary,
+    DlpExactMatch,
     DlpException,
+    DlpPattern,
     DlpPolicy,
     DlpRule,
     Entry,
@@ -186,7 +189,8 @@ def build_dlp(layers: list[Rec | None], classes: Classes) -> DlpPolicy:
     blocks = [layer.rec("dlp") if layer else None for layer in layers]
     given = [block for block in blocks if block is not None]
     rules = [_rules(block.items("rules"), classes) if block else [] for block in blocks]
-    own = frozenset(entity for rule in (rules[2] if len(rules) > 2 else []) for entity in rule.entities)
+    # A rule of the entry that holds in some tiers only leaves the app's in force: in the others nothing would be.
+    own = frozenset(e for rule in (rules[2] if len(rules) > 2 else []) if not rule.tiers for e in rule.entities)
     rules[1] = [replace(rule, entities=left) for rule in rules[1] if (left := rule.entities - own)]
     dlp = DlpPolicy(
         profile=_last(given, "profile", "balanced"),
@@ -195,6 +199,9 @@ def build_dlp(layers: list[Rec | None], classes: Classes) -> DlpPolicy:
         exceptions=tuple(_exception(item) for block in given for item in block.items("except")),
         uninspectable={kind: _uninspectable(given, kind) for kind in MEDIA_KINDS},
         response_rules=_response_rules(blocks, classes),
+        dictionaries=tuple(_dictionary(item) for block in given for item in block.items("dictionaries")),
+        patterns=tuple(_pattern(item) for block in given for item in block.items("patterns")),
+        exact_match=tuple(_exact_match(item) for block in given for item in block.items("exact_match")),
     )
     return replace(dlp, digest=content_digest(dlp))
 
@@ -227,6 +234,39 @@ def _rule(rec: Rec, at: str, classes: Classes) -> DlpRule:
         at_least=rec.get("at_least", 1),
         mode=rec.get("mode", "enforce"),
         at=at,
+        tiers=frozenset(rec.plain("tiers")),
+    )
+
+
+def _dictionary(item: Val) -> DlpDictionary:
+    rec: Rec = item.value
+    return DlpDictionary(
+        entity=rec.get("entity"),
+        words=tuple(dict.fromkeys((*rec.plain("values"), *rec.get("file", ())))),
+        case_sensitive=rec.get("case") == "sensitive",
+        whole_words=rec.get("whole_words", True),
+        at=str(item.mark),
+    )
+
+
+def _pattern(item: Val) -> DlpPattern:
+    rec: Rec = item.value
+    context = frozenset(word.lower() for word in rec.plain("context"))
+    return DlpPattern(rec.get("entity"), rec.get("regex"), context, str(item.mark))
+
+
+def _exact_match(item: Val) -> DlpExactMatch:
+    rec: Rec = item.value
+    match: Rec = rec.get("match")
+    return DlpExactMatch(
+        id=rec.get("id"),
+        entity=rec.get("entity"),
+        index=rec.get("index").digest,
+        columns=match.get("columns"),
+        of=frozenset(match.plain("of")),
+        within_tokens=match.get("within_tokens", 50),
+        at_least=rec.get("at_least", 1),
+        at=str(item.mark),
     )
 
 

@@ -1,10 +1,10 @@
 """Rules of the policy files that span several keys: what belongs together, what excludes what, who may loosen what."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from proxy.config.checks_dlp import check_dlp, check_dlp_tightens
+from proxy.config.checks_dlp import DlpFacts, check_dlp, check_dlp_tightens, own_entities
 from proxy.config.errors import Mark, Problems, nearest, shown
 from proxy.config.snapshot import HostPattern, Network
 from proxy.config.types import Rec
@@ -31,21 +31,30 @@ class PlatformFacts:
         if platform is None:
             return cls(entities=entities)
         classes, models = platform.rec("classes"), platform.rec("models")
+        defaults = platform.rec("defaults")
+        if entities is not None:
+            entities |= own_entities(defaults.rec("dlp") if defaults else None)
         return cls(
             classes={name: frozenset(classes.plain(name)) for name in classes.fields} if classes else {},
             tiers=frozenset(one.value.get("tier") for one in models.fields.values()) - {None}
             if models
             else frozenset(),
-            defaults=platform.rec("defaults"),
+            defaults=defaults,
             entities=entities,
         )
+
+
+    @property
+    def dlp(self) -> DlpFacts:
+        """What a `dlp:` block may refer to."""
+        return DlpFacts(self.classes, self.tiers, self.entities)
 
 
 def check_platform(platform: Rec, facts: PlatformFacts, problems: Problems) -> None:
     """Checks platform.yaml by itself."""
     _check_classes(platform, facts, problems)
     if facts.defaults is not None and (dlp := facts.defaults.rec("dlp")):
-        check_dlp(dlp, facts.classes, facts.entities, problems)
+        check_dlp(dlp, facts.dlp, problems)
     _check_listeners(platform.rec("listen"), problems)
     seen: dict[tuple[Any, ...], Mark] = {}
     for item in platform.items("prices"):
@@ -76,7 +85,10 @@ def _check_listeners(listen: Rec | None, problems: Problems) -> None:
 
 
 def check_app(app: Rec, facts: PlatformFacts, problems: Problems) -> None:
-    """Checks one app, its connectors' entries already among its own."""
+    """Checks one app, its connectors' entries already among its own. The app's own entities are known to its entries
+    and to itself."""
+    if facts.entities is not None:
+        facts = replace(facts, entities=facts.entities | own_entities(app.rec("dlp")))
     _check_mode(app, problems)
     _check_identify(app.rec("identify"), problems)
     entries = [item.value for item in app.items("allow")]
@@ -85,7 +97,7 @@ def check_app(app: Rec, facts: PlatformFacts, problems: Problems) -> None:
         check_entry(entry, facts, problems)
     check_agreement(entries, problems)
     if dlp := app.rec("dlp"):
-        check_dlp(dlp, facts.classes, facts.entities, problems)
+        check_dlp(dlp, facts.dlp, problems)
     _check_budget(app.rec("budget"), problems)
     _check_tightens(app, facts, problems)
 
@@ -149,7 +161,7 @@ def check_entry(entry: Rec, facts: PlatformFacts, problems: Problems) -> None:
             problems.add(item.mark, f"no model of platform.yaml has the tier {shown(item.value)}", fix)
     _check_ip_host(entry, problems)
     if dlp := entry.rec("dlp"):
-        check_dlp(dlp, facts.classes, facts.entities, problems)
+        check_dlp(dlp, facts.dlp, problems)
 
 
 def _words(words: Iterable[str]) -> str:

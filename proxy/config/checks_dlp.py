@@ -1,26 +1,55 @@
 """Rules of `dlp:` blocks that span several keys."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
+from proxy.config.checks_data import CUSTOM_DATA, check_custom_data
 from proxy.config.errors import Mark, Problems, nearest, shown
 from proxy.config.schema import MEDIA_KINDS, PROFILES
+from proxy.config.snapshot import UNLISTED
 from proxy.config.types import Rec
 from proxy.model import DLP_ACTIONS
 
 _RESPONSE_ACTIONS: Final = ("block", "redact", "mask", "allow")
 
 
-def check_dlp(
-    dlp: Rec, classes: Mapping[str, frozenset[str]], entities: frozenset[str] | None, problems: Problems
-) -> None:
+def own_entities(dlp: Rec | None) -> frozenset[str]:
+    """The entities that a `dlp:` block makes known by its own data."""
+    if dlp is None:
+        return frozenset()
+    named = (item.value.get("entity") for name in CUSTOM_DATA for item in dlp.items(name))
+    return frozenset(entity for entity in named if entity is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class DlpFacts:
+    """What a `dlp:` block may refer to. `entities` None: any name is taken."""
+
+    classes: Mapping[str, frozenset[str]]
+    tiers: frozenset[str]
+    entities: frozenset[str] | None
+
+    def knowing(self, *blocks: Rec | None) -> "DlpFacts":
+        """With the entities that `dlp:` blocks above add."""
+        if self.entities is None:
+            return self
+        return replace(self, entities=self.entities.union(*map(own_entities, blocks)))
+
+
+def check_dlp(dlp: Rec, facts: DlpFacts, problems: Problems) -> None:
     """Checks one `dlp:` block by itself."""
+    facts = facts.knowing(dlp)
+    classes, entities = facts.classes, facts.entities
     for item in dlp.items("rules"):
         _check_rule(item.value, classes, entities, problems)
+        _check_tiers(item.value, facts.tiers, problems)
     if response := dlp.rec("response"):
         _check_rule(response, classes, entities, problems)
+        _check_tiers(response, facts.tiers, problems)
         if (action := response.get("action")) is not None and action not in _RESPONSE_ACTIONS:
             problems.add(response.at("action"), f"an answer cannot be treated with {action}", "block, redact or mask")
+    check_custom_data(dlp, problems)
     for item in dlp.items("except"):
         _check_exception(item.value, entities, problems)
 
@@ -38,6 +67,15 @@ def _check_rule(
             problems.add(item.mark, f"platform.yaml has no class {shown(item.value)}", fix)
     for item in rule.items("entities"):
         _check_entity(item.value, item.mark, entities, problems)
+
+
+def _check_tiers(rule: Rec, tiers: frozenset[str], problems: Problems) -> None:
+    for item in rule.items("tiers"):
+        if item.value not in tiers and item.value != UNLISTED:
+            near = nearest(item.value, tiers)
+            known = ", ".join(sorted({*tiers, UNLISTED}))
+            fix = f"did you mean {near}?" if near else f"a tier of platform.yaml's `models:`: {known}"
+            problems.add(item.mark, f"no model of platform.yaml has the tier {shown(item.value)}", fix)
 
 
 def _check_entity(entity: str, mark: Mark, entities: frozenset[str] | None, problems: Problems) -> None:

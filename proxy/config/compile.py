@@ -59,7 +59,7 @@ def compile_source(source: Source, *, entities: frozenset[str] | None = None) ->
     `entities` None: any name is taken.
     """
     problems = source.problems
-    reader = Reader(problems, source.asset)
+    reader = Reader(problems, source.asset, data=source.data)
     node = source.files.get(PLATFORM_FILE)
     platform = (PLATFORM.read(node, reader) if node is not None else None) or _NOT_READ
     connectors = _read_folder(source, "connectors", CONNECTOR_FILE, "connector", reader)

@@ -93,7 +93,7 @@ class _Walk:
                 yield from self.compare((*path, key), was.get(key), now.get(key), f"{pointer}/{key}")
         elif path == ("allow",):
             yield from self._entries(was or [], now or [])
-        elif path and path[-1] in ("rules", "except", "prices"):
+        elif path and path[-1] in _LISTS:
             yield from self._members(path, was or [], now or [], pointer)
         else:
             yield self._change(path, was, now, pointer, _widens(path, was, now))
@@ -123,6 +123,9 @@ class _Walk:
         for index, member in enumerate(now):
             if member not in was:
                 yield self._change(path, None, member, f"{pointer}/{index}", _widens(path, None, member))
+
+
+_LISTS: Final = frozenset(("rules", "except", "prices", "dictionaries", "patterns", "exact_match"))
 
 
 def _whole(path: tuple[str, ...]) -> bool:
@@ -213,6 +216,11 @@ def _rule(was: Any, now: Any) -> bool:
     return bool(now.get("action") != "block" or now.get("mode") == "report")
 
 
+def _removed(was: Any, now: Any) -> bool:
+    del now
+    return was is not None
+
+
 def _added(was: Any, now: Any) -> bool:
     del was
     return now is not None
@@ -234,6 +242,9 @@ _JUDGES: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "pins": _pins,
     "rules": _rule,
     "except": _added,
+    "dictionaries": _removed,
+    "patterns": _removed,
+    "exact_match": _removed,
     "upstream_ca": _added,
     "stage": _ranked(STAGES, "draft"),
     "mode": _ranked(("enforce", "report"), "enforce"),

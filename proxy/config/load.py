@@ -4,15 +4,18 @@ The only module of the package that opens files. What is read is still text with
 `proxy.config.compile` makes a revision of it.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from proxy.config.certificates import PEM_START, ca_certificates
+from proxy.config.data_files import MAX_WORDS_BYTES, IndexRef
 from proxy.config.errors import Mark, Problems, nearest
 from proxy.config.tree import MAX_FILE_BYTES, Node, parse_yaml
 from proxy.config.types import BadValue
+from proxy.customdata.index import FIRST_LINE_BYTES, MAX_HEADER_BYTES, BadIndex, read_header
 
 PLATFORM_FILE: Final = "platform.yaml"
 TEST_SUFFIX: Final = ".test.yaml"
@@ -38,6 +41,14 @@ class Source:
             self._assets[reference] = ""  # a file that cannot be read is one mistake, however many entries name it
             self._assets[reference] = _ca_pem(reference, self._path(reference))
         return self._assets[reference]
+
+    def data(self, kind: str, reference: str) -> str:
+        """The canonical form of a data file: the text of a word list, the digest and columns of an index. Raises
+        BadValue with the way out."""
+        key = f"{kind} {reference}"
+        if key not in self._assets:
+            self._assets[key] = _DATA[kind](reference, self._path(reference))
+        return self._assets[key]
 
     def _path(self, reference: str) -> Path:
         name = reference.removeprefix(STATE_PREFIX)
@@ -104,6 +115,47 @@ def _read(path: Path, name: str, problems: Problems) -> bytes | None:
         reason = (error.strerror or type(error).__name__).lower()
         problems.add(Mark(name, 1, 1), f"the file cannot be read: {reason}", "make it a file that this user may read")
         return None
+
+
+def _words(reference: str, path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise _unreadable("the word list", reference, error) from error
+    except UnicodeDecodeError as error:
+        raise BadValue(f"the word list {reference!r} is not UTF-8", "save it as UTF-8") from error
+    if len(data) > MAX_WORDS_BYTES:
+        raise BadValue(f"the word list {reference!r} is larger than {MAX_WORDS_BYTES >> 20} MiB", "split it")
+    return text
+
+
+def _index(reference: str, path: Path) -> str:
+    """Read whole, so that a damaged index is a mistake here and not a denial later."""
+    again = "make it again with `egress data index`"
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            beginning = stream.read(FIRST_LINE_BYTES + MAX_HEADER_BYTES)
+            claimed, header, _ = read_header(beginning)
+            digest.update(beginning[FIRST_LINE_BYTES:])
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise _unreadable("the index", reference, error) from error
+    except BadIndex as error:
+        raise BadValue(f"the index {reference!r} cannot be used: {error}", again) from error
+    if digest.hexdigest() != claimed:
+        raise BadValue(f"the index {reference!r} was altered or is damaged", again)
+    return str(IndexRef(claimed, header.rows, dict(header.columns)))
+
+
+_DATA: Final = {"words": _words, "index": _index}
+
+
+def _unreadable(what: str, reference: str, error: OSError) -> BadValue:
+    reason = (error.strerror or "unreadable").lower()
+    return BadValue(f"{what} {reference!r} cannot be read: {reason}", f"put it at {reference} beside platform.yaml")
 
 
 def _ca_pem(reference: str, path: Path) -> str:

@@ -272,6 +272,27 @@ def _text(text: str) -> tuple[str, str]:
     return text, text
 
 
+def _regex(text: str) -> tuple[str, str]:
+    from proxy.customdata.patterns import MAX_REGEX_CHARS, BadPattern, compiled
+
+    if len(text) > MAX_REGEX_CHARS:
+        raise BadValue(f"the expression has more than {MAX_REGEX_CHARS} characters", "a list of words is a dictionary")
+    try:
+        compiled(text)
+    except BadPattern as bad:
+        fix = "the syntax of RE2 (no look-around, no backreferences), for example 'ACME-[0-9]{6}'"
+        raise BadValue(f"{shown(text)} cannot be searched for: {bad}", fix) from bad
+    return text, text
+
+
+def _word(text: str) -> tuple[str, str]:
+    from proxy.config.data_files import check_word
+
+    _text(text)
+    check_word(text)
+    return text, text
+
+
 def _leaf(what: str, parse: Any, example: str, schema: dict[str, Any] | None = None) -> Leaf:
     return Leaf(what, parse, example, schema or {"type": "string"})
 
@@ -293,6 +314,8 @@ PATH: Final = _leaf("a path", _path, "/v1/chat/completions", {"type": "string", 
 METHOD: Final = _leaf("a method", _method, "POST", {"enum": list(METHODS)})
 HEADER: Final = _leaf("a header name", _header, "authorization")
 TIME_ZONE: Final = _leaf("a time zone", _time_zone, "UTC")
+REGEX: Final = _leaf("a regular expression", _regex, "'ACME-[0-9]{6}'")
+PHRASE: Final = _leaf("a word or phrase", _word, "Bluebird")
 TEXT: Final = _leaf("a text", _text, '"receipt triage"')
 NAME: Final = pattern(
     "a name", r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "expense-triage", "lower-case letters, digits and '-', "

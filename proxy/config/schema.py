@@ -6,6 +6,7 @@ Rules that span several keys or files stand in `proxy.config.checks`.
 from dataclasses import replace
 from typing import Final
 
+from proxy.config.data_files import parse_index, parse_words
 from proxy.config.scalars import (
     BOOLEAN,
     CONNECTOR,
@@ -23,10 +24,12 @@ from proxy.config.scalars import (
     NAME,
     NETWORK,
     PATH,
+    PHRASE,
     PIN,
     PORT,
     PUBLISHER,
     RATE,
+    REGEX,
     RULE_ID,
     SIZE,
     TEXT,
@@ -36,7 +39,7 @@ from proxy.config.scalars import (
     enum,
     integer,
 )
-from proxy.config.types import Asset, Either, Field, ListOf, MapOf, Obj
+from proxy.config.types import Asset, DataFile, Either, Field, ListOf, MapOf, Obj
 from proxy.model import DLP_ACTIONS
 
 PROFILES: Final = ("strict", "balanced", "paranoid")
@@ -59,6 +62,36 @@ DLP_RULE: Final = Obj("a DLP rule", [
     Field("action", ACTION, "What happens to the found text.", True),
     Field("at_least", integer("a count", 1, 1_000_000, 20), "Only when so many different values occur in the message."),
     Field("mode", MODE, "report: the rule is on trial, recorded but without effect."),
+    Field("tiers", ListOf(WORD), "Only where the call's model is of one of these tiers; elsewhere as if it were not "
+                                 "written."),
+])
+
+DICTIONARY: Final = Obj("a dictionary", [
+    Field("entity", ENTITY, "What the words are called in rules and records.", True),
+    Field("values", ListOf(PHRASE), "Words and phrases."),
+    Field("file", DataFile("a word list beside the allowlists", "words", parse_words, "words.txt"),
+          "More of them: one a line, `#` begins a comment."),
+    Field("case", enum("insensitive or sensitive", "insensitive", "sensitive"), "Default insensitive."),
+    Field("whole_words", BOOLEAN, "false: found within longer words too; default true."),
+])
+
+PATTERN: Final = Obj("a pattern", [
+    Field("entity", ENTITY, "What a match is called in rules and records.", True),
+    Field("regex", REGEX, "In the syntax of RE2, which is linear in the text whatever the expression.", True),
+    Field("context", ListOf(PHRASE), "Words of which one must stand near a match."),
+])
+
+EXACT_MATCH: Final = Obj("an exact match", [
+    Field("id", RULE_ID, "Stable name: the recogniser in findings is `exact_match:ID`.", True),
+    Field("entity", ENTITY, "What a found cell is called in rules and records.", True),
+    Field("index", DataFile("an index beside the allowlists", "index", parse_index, "customers.edm"),
+          "What `egress data index` made of the table; `state:FILE` for one in the state directory.", True),
+    Field("match", Obj("match", [
+        Field("columns", integer("a count", 1, 16, 2), "How many columns of one row must stand together.", True),
+        Field("of", ListOf(WORD), "Only these columns count; default all of the index."),
+        Field("within_tokens", integer("a count", 1, 10_000, 50), "Within so many words; default 50."),
+    ]), "When a row is found.", True),
+    Field("at_least", integer("a count", 1, 1_000_000, 20), "Only when so many rows stand in one message; default 1."),
 ])
 
 DLP_EXCEPTION: Final = Obj("a DLP exception", [
@@ -73,6 +106,9 @@ DLP: Final = Obj("dlp", [
     Field("profile", enum("a profile", *PROFILES), "How much is looked for: strict (sure only) to paranoid (all)."),
     Field("rules", ListOf(DLP_RULE), "All that match are looked at; the severest wins."),
     Field("otherwise", ACTION, "For every entity that no rule names."),
+    Field("dictionaries", ListOf(DICTIONARY), "Words that only you know; those of platform, app and entry add up."),
+    Field("patterns", ListOf(PATTERN), "Regular expressions of your own; those of platform, app and entry add up."),
+    Field("exact_match", ListOf(EXACT_MATCH), "Rows of indexed tables; those of platform, app and entry add up."),
     Field("except", ListOf(DLP_EXCEPTION), "Known harmless values and leaves."),
     Field("uninspectable", Obj("uninspectable", [
         Field(kind, ALLOW_OR_BLOCK, f"Bodies of kind `{kind}`, which cannot be inspected.") for kind in MEDIA_KINDS

@@ -7,7 +7,7 @@ files it came from. Times are Unix seconds, money integer nano-dollars, sizes by
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal
+from typing import Final, Literal
 
 from proxy.model import DlpAction, WireProtocol
 
@@ -17,13 +17,19 @@ type Network = IPv4Network | IPv6Network
 @dataclass(frozen=True, slots=True)
 class DlpRule:
     """One `dlp.rules` item, classes already resolved to entities. Matches a finding whose entity is in `entities`
-    when at least `at_least` distinct values of these entities occur in the message."""
+    when at least `at_least` distinct values of these entities occur in the message. `tiers` not empty: only where the
+    call's model is of one of them."""
 
     entities: frozenset[str]
     action: DlpAction
     at_least: int = 1
     mode: Literal["enforce", "report"] = "enforce"
     at: str = ""
+    tiers: frozenset[str] = frozenset()
+
+    def applies(self, tier: str) -> bool:
+        """Whether the rule counts where the call's model is of `tier`."""
+        return not self.tiers or tier in self.tiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +195,10 @@ class AppPolicy:
     source: str = ""
 
 
+UNLISTED: Final = "unlisted"
+"""The tier of calls whose model the catalogue does not know, and of what is no call of a model."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     provider: str
@@ -232,6 +242,11 @@ class Platform:
     publishers: Mapping[str, str]
     sandbox: tuple[HostPattern, ...] = ()
     resolve: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def tier_of(self, model: str | None) -> str:
+        """The model's tier in the catalogue, else `unlisted`."""
+        known = self.models.get(model) if model is not None else None
+        return known.tier if known is not None else UNLISTED
 
 
 @dataclass(frozen=True, slots=True, eq=False)

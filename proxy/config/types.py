@@ -65,14 +65,20 @@ class Rec:
         return self.keys.get(name, self.mark)
 
 
+def _no_data(kind: str, reference: str) -> str:
+    raise BadValue(f"{kind} {shown(reference)}: files are not read here", "write the values out")
+
+
 @dataclass(slots=True)
 class Reader:
-    """What reading needs. `asset` turns a file reference into its text (raises BadValue); `internal` admits the keys
-    that only a compiled revision has."""
+    """What reading needs. `asset` turns a reference to a certificate file into its text, `data` (kind, reference) one
+    to a data file into its canonical form (both raise BadValue); `internal` admits what only a compiled revision
+    has."""
 
     problems: Problems
     asset: Callable[[str], str]
     internal: bool = False
+    data: Callable[[str, str], str] = _no_data
 
 
 class Type(Protocol):
@@ -131,6 +137,30 @@ class Asset:
             reader.problems.add(node.mark, bad.message, bad.fix)
             return None
         return Val(text, text, node.mark)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A scalar that names a data file in YAML and holds its canonical form in a revision. `parse` reads that form."""
+
+    what: str
+    kind: str
+    parse: Callable[[str], tuple[Any, Any]]
+    example: str
+
+    def read(self, node: Node, reader: Reader) -> Val | None:
+        if not isinstance(node, Scalar) or not node.text:
+            _wanted(node, self.what, self.example, reader)
+            return None
+        try:
+            value, canon = self.parse(node.text if reader.internal else reader.data(self.kind, node.text))
+        except BadValue as bad:
+            reader.problems.add(node.mark, bad.message, bad.fix)
+            return None
+        return Val(value, canon, node.mark)
 
     def json_schema(self) -> dict[str, Any]:
         return {"type": "string"}

@@ -51,7 +51,8 @@ class JobDigests:
         expired = sum(item.expires_at_s is not None and item.expires_at_s <= now_s for item in job.dlp.exceptions)
         parts = (
             job.app.encode(), self._policies.of(job.dlp).encode(), str(expired).encode(), job.direction.encode(),
-            (job.provider or "").encode(), job.method.encode(), job.target.encode("utf-8", "surrogatepass"),
+            (job.provider or "").encode(), job.tier.encode(), job.method.encode(),
+            job.target.encode("utf-8", "surrogatepass"),
             b",".join(sorted(name.encode() for name in job.skip_headers)), job.placeholder_key,
             *_flat(job.headers), b"", *_flat(job.trailers), job.body,
         )  # fmt: skip

@@ -6,7 +6,7 @@ lengths), the attachments. Both sides are of one installation and one version; `
 | frame | from | header |
 |---|---|---|
 | `hello` | server | `version`, `engine`: digest of the code and models that judge |
-| `policy` | client | `digest`, the policy; before the first job that needs it |
+| `policy` | client | `digest`, the policy; before the first job that needs it; `key_ids`, attachments: keys |
 | `job` | client | `id`, `policy`, `deadline_ms`, the job; attachments: placeholder key, body |
 | `cancel` | client | `id` |
 | `ping` / `pong` | both | |
@@ -22,10 +22,10 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.config.snapshot import DlpException, DlpPolicy, DlpRule
+from proxy.config.snapshot import DlpDictionary, DlpExactMatch, DlpException, DlpPattern, DlpPolicy, DlpRule
 from proxy.model import Finding, Headers, Inspection, InspectJob
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_HEADER_BYTES: Final = 16 << 20
 MAX_ATTACHMENTS_BYTES: Final = 256 << 20
 """A frame beyond these is nonsense: bodies are limited to far less by `limits.max_body`."""
@@ -122,6 +122,12 @@ def policy_fields(dlp: DlpPolicy) -> dict[str, Any]:
         ],
         "uninspectable": dict(sorted(dlp.uninspectable.items())),
         "response_rules": [_rule_fields(rule) for rule in dlp.response_rules], "mode": dlp.mode, "digest": dlp.digest,
+        "dictionaries": [[d.entity, d.words, d.case_sensitive, d.whole_words, d.at] for d in dlp.dictionaries],
+        "patterns": [[p.entity, p.regex, sorted(p.context), p.at] for p in dlp.patterns],
+        "exact_match": [
+            [e.id, e.entity, e.index, e.columns, sorted(e.of), e.within_tokens, e.at_least, e.at]
+            for e in dlp.exact_match
+        ],
     }  # fmt: skip
 
 
@@ -139,16 +145,27 @@ def policy_from(fields: Mapping[str, Any]) -> DlpPolicy:
         response_rules=tuple(map(_rule_from, fields["response_rules"])),
         mode=fields["mode"],
         digest=fields["digest"],
+        dictionaries=tuple(
+            DlpDictionary(entity, tuple(words), case, whole, at)
+            for entity, words, case, whole, at in fields["dictionaries"]
+        ),
+        patterns=tuple(
+            DlpPattern(entity, regex, frozenset(context), at) for entity, regex, context, at in fields["patterns"]
+        ),
+        exact_match=tuple(
+            DlpExactMatch(name, entity, index, columns, frozenset(of), within, least, at)
+            for name, entity, index, columns, of, within, least, at in fields["exact_match"]
+        ),
     )
 
 
 def _rule_fields(rule: DlpRule) -> list[Any]:
-    return [sorted(rule.entities), rule.action, rule.at_least, rule.mode, rule.at]
+    return [sorted(rule.entities), rule.action, rule.at_least, rule.mode, rule.at, sorted(rule.tiers)]
 
 
 def _rule_from(fields: Sequence[Any]) -> DlpRule:
-    entities, action, at_least, mode, at = fields
-    return DlpRule(frozenset(entities), action, at_least, mode, at)
+    entities, action, at_least, mode, at, tiers = fields
+    return DlpRule(frozenset(entities), action, at_least, mode, at, frozenset(tiers))
 
 
 def job_fields(job: InspectJob) -> dict[str, Any]:
@@ -156,7 +173,7 @@ def job_fields(job: InspectJob) -> dict[str, Any]:
     return {
         "app": job.app, "method": job.method, "target": job.target, "headers": _pairs(job.headers),
         "provider": job.provider, "skip_headers": sorted(job.skip_headers), "direction": job.direction,
-        "trailers": _pairs(job.trailers),
+        "trailers": _pairs(job.trailers), "tier": job.tier,
     }  # fmt: skip
 
 
@@ -176,6 +193,7 @@ def job_from(frame: Frame, dlp: DlpPolicy) -> InspectJob:
         skip_headers=frozenset(fields["skip_headers"]),
         direction=fields["direction"],
         trailers=_headers(fields["trailers"]),
+        tier=fields["tier"],
     )
 
 
@@ -187,7 +205,7 @@ def verdict_frame(job_id: int, verdict: Inspection, *, keep: bool) -> list[bytes
             "findings": [_finding_fields(finding) for finding in verdict.findings], "code": verdict.code,
             "detail": verdict.detail, "where": verdict.where, "target": verdict.target,
             "headers": None if verdict.headers is None else _pairs(verdict.headers), "restore": dict(verdict.restore),
-            "inspected": verdict.inspected, "would_block": verdict.would_block,
+            "inspected": verdict.inspected, "would_block": verdict.would_block, "remedy": verdict.remedy,
         },
         *(() if verdict.body is None else (verdict.body,)),
     )  # fmt: skip
@@ -210,6 +228,7 @@ def verdict_from(frame: Frame) -> Inspection:
         restore=fields["restore"],
         inspected=fields["inspected"],
         would_block=fields["would_block"],
+        remedy=fields["remedy"],
     )
 
 
