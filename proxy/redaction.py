@@ -22,7 +22,8 @@ SEVERITY: Final[dict[DlpAction, int]] = {action: rank for rank, action in enumer
 class Hit:
     """A finding mapped to its leaf. `leaf`: index of the leaf; `start:end`: span in the leaf's text; `value`: what was
     found, as the detector read it. `whole`: the span is an encoded run around the value, replaceable only as a whole.
-    `editable`: the leaf can be rewritten at all."""
+    `editable`: the leaf can be rewritten at all. `part`: 0 for a value in one leaf; 1, 2 and on for the pieces of a value
+    that was split over several, the first of which stands for all."""
 
     leaf: int
     start: int
@@ -33,6 +34,7 @@ class Hit:
     recognizer: str
     whole: bool = False
     editable: bool = True
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Ruled:
 
 class Span(NamedTuple):
     """Characters `start:end` of a leaf, to be replaced as `action` says, under the name of `entity`. `value`: what the
-    span says, or "" where only the span's own text says it (overlapping findings)."""
+    span says, or "" where only the span's own text says it (overlapping findings). `part`: as in Hit."""
 
     start: int
     end: int
@@ -57,6 +59,7 @@ class Span(NamedTuple):
     entity: str
     whole: bool
     value: str
+    part: int = 0
 
 
 def rule_on(
@@ -150,7 +153,7 @@ def spans(ruled: Iterable[Ruled]) -> list[Span]:
     for item in wanted:
         hit = item.hit
         rank = (SEVERITY[item.action], hit.score, hit.end - hit.start)
-        span = Span(hit.start, hit.end, item.action, hit.entity, hit.whole, hit.value)
+        span = Span(hit.start, hit.end, item.action, hit.entity, hit.whole, hit.value, hit.part)
         if not out or hit.start >= out[-1].end:
             out.append(span)
             best.append(rank)
@@ -158,7 +161,7 @@ def spans(ruled: Iterable[Ruled]) -> list[Span]:
         before = out[-1]
         winner, best[-1] = (span, rank) if rank > best[-1] else (before, best[-1])
         end = max(before.end, hit.end)
-        value = winner.value if (winner.start, winner.end) == (before.start, end) else ""
+        value = winner.value if winner.part or (winner.start, winner.end) == (before.start, end) else ""
         out[-1] = winner._replace(start=before.start, end=end, whole=before.whole or hit.whole, value=value)
     return out
 
@@ -197,7 +200,8 @@ def summary(ruled: Iterable[Ruled]) -> str:
     """`2 x CREDIT_CARD, EMAIL_ADDRESS`: entities and counts, never values."""
     counts: dict[str, int] = {}
     for item in ruled:
-        counts[item.hit.entity] = counts.get(item.hit.entity, 0) + 1
+        if item.hit.part < 2:
+            counts[item.hit.entity] = counts.get(item.hit.entity, 0) + 1
     return ", ".join(f"{count} x {entity}" if count > 1 else entity for entity, count in sorted(counts.items()))
 
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from proxy.bodies.offsets import Piece, substitute
-from proxy.bodies.views import Reading
+from proxy.bodies.offsets import Piece
+from proxy.bodies.views import Reading, replaced
 
 _BACKSLASH: Final = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});?")
@@ -57,11 +57,10 @@ _STEPS: Final = (
 
 def view(text: str) -> Sequence[Reading]:
     """One reading per kind of escape that occurs."""
-    found = []
+    found: list[Reading] = []
     for mark, trigger, pattern, decode in _STEPS:
         if mark in text and trigger.search(text):
-            plain, offsets = substitute(pattern, text, decode)
-            found.append(Reading(plain, offsets.span))
+            found += replaced(pattern, text, decode)
     return found
 
 
