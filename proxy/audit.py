@@ -10,8 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache, wraps
 from ipaddress import ip_address
 from typing import Any, Final, Literal
+
+import orjson
 
 from proxy.model import AuditRecord
 
@@ -125,6 +128,7 @@ if len(_KINDS) != len(FIELDS):
 # --- safe forms -------------------------------------------------------------------------------------------------
 
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"))
+_MAX_REMEMBERED_CHARS: Final = 256
 _WORD = re.compile(r"[A-Za-z0-9_.:+*/@=-]{1,200}")
 _PLACE = re.compile(r"[A-Za-z0-9_./ +~:@()-]{1,300}")
 _IP = re.compile(r"[0-9a-f:.]{2,45}(%[a-z0-9]{1,15})?")
@@ -140,6 +144,17 @@ _DATA = re.compile(
 )
 
 
+def _remembered[T](function: Callable[[str], T]) -> Callable[[str], T]:
+    """Remembers answers for short arguments: the same hosts and paths come with every request of an app."""
+    known = lru_cache(maxsize=2048)(function)
+
+    @wraps(function)
+    def ask(text: str) -> T:
+        return known(text) if len(text) <= _MAX_REMEMBERED_CHARS else function(text)
+
+    return ask
+
+
 def safe_host(host: str, known: str = "") -> str:
     """A canonical host for the record. Labels of the `known` suffix (from policy) stay; others that are long, full of
     digits or unpronounceable become `*`: a name can carry data out, and the record must not carry it on."""
@@ -153,12 +168,14 @@ def safe_host(host: str, known: str = "") -> str:
     return shown + (kept if labels else known)
 
 
+@_remembered
 def _plain_label(label: str) -> bool:
     digits = sum(char.isdigit() for char in label)
     roomy = digits > 4 or (digits == len(label) and digits > 2)
     return bool(_LABEL.fullmatch(label)) and not roomy and not _NOT_A_WORD.search(label)
 
 
+@_remembered
 def _is_ip(host: str) -> bool:
     try:
         ip_address(host)
@@ -167,6 +184,7 @@ def _is_ip(host: str) -> bool:
     return "%" not in host
 
 
+@_remembered
 def safe_path(path: str) -> str:
     """A path for the record, without query: words and versions stay (`/v1/chat/completions`), every other segment
     becomes `*`, and what follows the twelfth segment becomes one `*`."""
@@ -184,6 +202,7 @@ def safe_method(method: str) -> str:
     return method if method in _METHODS else "*"
 
 
+@_remembered
 def safe_model(model: str) -> str:
     """A model name, else `*`. Dates in it stay; longer or grouped numbers do not."""
     if not _MODEL.fullmatch(model):
@@ -195,6 +214,7 @@ def safe_model(model: str) -> str:
     return model
 
 
+@_remembered
 def safe_text(text: str) -> str:
     """Our own sentences, in case a client's words got into them: numbers, addresses and opaque runs become `*`."""
     shown = _DATA.sub("*", text[: 4 * _MAX_TEXT_CHARS])
@@ -211,22 +231,29 @@ def for_terminal(text: str) -> str:
 
 
 def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
+    @_remembered
+    def fits(value: str) -> bool:
+        return pattern.fullmatch(value) is not None
+
     def clean(value: Any) -> str:
-        return value if isinstance(value, str) and pattern.fullmatch(value) else "*"
+        return value if isinstance(value, str) and fits(value) else "*"
 
     return clean
 
 
+_word: Final = _matching(_WORD)
+
+
 def _counts(value: Any) -> dict[str, int]:
     items = sorted(value.items(), key=lambda item: -int(item[1])) if isinstance(value, Mapping) else []
-    shown = {_matching(_WORD)(name)[:80]: int(count) for name, count in items[:_MAX_COUNTS]}
+    shown = {_word(name)[:80]: int(count) for name, count in items[:_MAX_COUNTS]}
     if len(items) > _MAX_COUNTS:
         shown["others"] = sum(int(count) for _, count in items[_MAX_COUNTS:])
     return shown
 
 
 _CLEANERS: Final[dict[Kind, Callable[[Any], Any]]] = {
-    "word": _matching(_WORD),
+    "word": _word,
     "place": _matching(_PLACE),
     "host": lambda value: safe_host(str(value)) if "*" not in str(value) else _starred(str(value)),
     "path": lambda value: "/".join("*" if part == "*" else safe_path(part) for part in str(value).split("/")[:14]),
@@ -237,7 +264,7 @@ _CLEANERS: Final[dict[Kind, Callable[[Any], Any]]] = {
     "integer": lambda value: max(-(1 << 63), min(int(value), (1 << 63) - 1)),
     "flag": bool,
     "counts": _counts,
-    "ids": lambda value: [_matching(_WORD)(item)[:40] for item in list(value)[:100]],
+    "ids": lambda value: [_word(item)[:40] for item in list(value)[:100]],
 }
 
 
@@ -252,12 +279,20 @@ def clean_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in fields.items():
         kind = _KINDS.get(name)
         if kind is None:
-            unknown.append(_matching(_WORD)(name)[:40])
+            unknown.append(_word(name)[:40])
+        elif value.__class__ is str:
+            shown[name] = _clean_text(kind, value) if len(value) <= _MAX_REMEMBERED_CHARS else _clean(kind, value)
         elif value is not None:
             shown[name] = _clean(kind, value)
     if unknown:
         shown["unknown_fields"] = sorted(unknown)[:20]
     return shown
+
+
+@lru_cache(maxsize=8192)
+def _clean_text(kind: Kind, value: str) -> Any:
+    """The same few values come with every record of an app."""
+    return _clean(kind, value)
 
 
 def _clean(kind: Kind, value: Any) -> Any:
@@ -270,9 +305,15 @@ def _clean(kind: Kind, value: Any) -> Any:
 def instant(time_s: float) -> str:
     """RFC 3339 UTC with milliseconds; `*` for a time that no calendar has."""
     try:
-        return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        millis = int(time_s * 1000)
+        return f"{_second(millis // 1000)}.{millis % 1000:03d}Z"
     except (OverflowError, ValueError, OSError):
         return "*"
+
+
+@lru_cache(maxsize=16)
+def _second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 # What is given up, in this order, when a line is still too long: whole fields, named in `shortened`, never half ones.
@@ -296,7 +337,7 @@ def body_json(record: AuditRecord, *, writer: str, seq: int, prev: str) -> bytes
         "writer": writer,
         "seq": seq,
         "prev": prev,
-        "id": _matching(_WORD)(record.id)[:64],
+        "id": record.id[:64] if _WORD.fullmatch(record.id) else "*",
         "kind": record.kind,
         "time": instant(record.time_s),
     }
@@ -313,4 +354,8 @@ def body_json(record: AuditRecord, *, writer: str, seq: int, prev: str) -> bytes
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:
+    data = orjson.dumps(value)
+    # A trail is read with any tool: what is not ASCII stands escaped.
+    if data.isascii():
+        return data
     return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()

@@ -10,11 +10,12 @@ import hmac
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from proxy.audit import MAX_LINE_BYTES, body_json
 from proxy.model import AuditRecord
+from proxy.values import dataclass
 
 GENESIS: Final = "0" * 64
 SUPERVISOR: Final = "supervisor"

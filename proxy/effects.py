@@ -5,7 +5,6 @@ driver, or whose driver raises anything else, ends the exchange with a denial: n
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proxy.model import (
@@ -23,6 +22,7 @@ from proxy.model import (
     Traffic,
     Usage,
 )
+from proxy.values import dataclass
 
 if TYPE_CHECKING:
     from proxy.answer import AnswerTap

@@ -1,8 +1,10 @@
 """Values that pass between the steps of one exchange. All frozen; none of them does I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from proxy.values import dataclass
 
 if TYPE_CHECKING:
     from proxy.config.snapshot import DlpPolicy

@@ -5,7 +5,7 @@ every gate had nothing against it. See `proxy.rules` for the rules themselves.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
@@ -17,6 +17,7 @@ from proxy.model import Authority, Decision, Principal
 from proxy.net.names import is_ip_literal
 from proxy.rules import discover
 from proxy.rules.base import Facts, Gate, Rule, Stage, Verdict
+from proxy.values import dataclass
 
 __all__ = ["Facts", "Ruling", "Stage", "Step", "find_app", "require_name", "rule_on"]
 

@@ -7,12 +7,12 @@ it: service tiers and batch discounts, one-hour cache writes, audio, image and v
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.config.snapshot import ModelFacts, Platform, PriceOverride
 from proxy.model import Cost, Usage
+from proxy.values import dataclass
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice

@@ -5,7 +5,8 @@ passed on as it came.
 """
 
 import re
-from dataclasses import dataclass
+
+from proxy.values import dataclass
 
 # After LF or CRLF a lone CR at the end of the buffer is half a line end: the LF belongs to the same event. After a CR
 # it ends the event at once, since a stream framed by CR alone may pause there.

@@ -5,11 +5,12 @@ bare LF, obs-fold, white space before a colon, control bytes, a second length, a
 """
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from proxy.errors import Denied
 from proxy.model import Headers, Response, ResponseHead
+from proxy.values import dataclass
 
 # Peers: nginx 8 KB per line and 32 KB in all, Apache 8 KB and 100 fields, node 16 KB in all. An LLM client sends 2 KB.
 MAX_HEAD_BYTES: Final = 64 << 10
@@ -126,11 +127,16 @@ def parse_fields(block: bytes) -> Headers:
         if match is None:
             raise Denied("malformed", "A header line is not `name: value` in plain characters")
         name, value = match.groups()
-        real = _FRAMING.get(_NOT_ALNUM.sub(b"", name.lower()))
-        if real is not None and real != name.lower():
+        if _is_lookalike(name):
             raise Denied("malformed", "A header name could be mistaken for a framing field")
         found.append((name, value))
     return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _is_lookalike(name: bytes) -> bool:
+    real = _FRAMING.get(_NOT_ALNUM.sub(b"", name.lower()))
+    return real is not None and real != name.lower()
 
 
 def request_framing(head: RawHead) -> Framing:

@@ -6,19 +6,18 @@ bytes that are neither TLS nor HTTP end here.
 """
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from proxy import denials
 from proxy.config.snapshot import Entry
 from proxy.context import Context, rule_connection
 from proxy.dataplane import client_hello, h1, targets
 from proxy.dataplane.channel import Channel
 from proxy.dataplane.lane_carrier import LaneCarrier
+from proxy.dataplane.lane_connection import HEAD_DEADLINE_S, Connection
 from proxy.dataplane.lane_server import LaneServer
 from proxy.dataplane.original import original_destination
 from proxy.dataplane.websocket_handshake import check_handshake, wants_upgrade
@@ -31,13 +30,6 @@ from proxy.tunnel import tunnel
 if TYPE_CHECKING:
     from proxy.dataplane.client_hello import ClientHello
     from proxy.dataplane.services import Services
-
-# RES-03, TLS-06: nobody needs longer for a head or a hello; an idle connection may wait for its next request.
-HEAD_DEADLINE_S: Final = 10.0
-IDLE_DEADLINE_S: Final = 75.0
-LINGER_S: Final = 1.0
-LINGER_BYTES: Final = 1 << 20
-_ALERT_ACCESS_DENIED: Final = b"\x15\x03\x03\x00\x02\x02\x31"  # RFC 8446 section 6: fatal, access_denied(49)
 
 
 async def serve(services: "Services", sockets: Mapping[Listener, Sequence[socket.socket]]) -> LaneServer:
@@ -57,25 +49,8 @@ async def _serve_connection(server: LaneServer, channel: Channel, listener: List
         lane.close()
 
 
-class Lane:
-    """One connection. `_principal` is who was identified last; a changed policy or revocation asks again."""
-
-    def __init__(self, server: LaneServer, channel: Channel, listener: Listener) -> None:
-        self._server = server
-        self._channel = channel
-        self._listener = listener
-        peer = channel.info("peername")
-        self._client_ip = str(peer[0]) if peer else ""
-        self._counted_app: str | None = None
-        self._credential: bytes | None = None
-        self._sni: str | None = None
-
-    def close(self) -> None:
-        """Ends the connection and gives its places back."""
-        self._channel.close()
-        self._server.idle(self._channel, waiting=False)
-        if self._counted_app is not None:
-            self._server.services.limiter.close_connection(self._counted_app)
+class Lane(Connection):
+    """One connection of either listener."""
 
     # -- the two listeners
 
@@ -105,7 +80,7 @@ class Lane:
         authority: Authority | None = None
         context: Context | None = None
         try:
-            self._credential = raw.first(b"proxy-authorization")
+            self._take_credential(raw)
             principal = self._identify()
             authority = targets.connect_authority(raw)
             context = self._server.runtime.context(principal, self._listener, None)
@@ -122,7 +97,7 @@ class Lane:
         """One absolute-form request; True when the connection may go on."""
         authority: Authority | None = None
         try:
-            self._credential = raw.first(b"proxy-authorization")
+            self._take_credential(raw)
             principal = self._identify()
             authority, target = targets.absolute_target(raw)
             if authority.scheme == "https":
@@ -278,98 +253,6 @@ class Lane:
         elif self._channel.buffer:
             await asyncio.sleep(0)  # pipelined requests take turns with everybody else's
         return carrier.reusable
-
-    # -- parts
-
-    async def _head(self) -> h1.RawHead | None:
-        """The next request head, or None when the connection ended between requests."""
-        channel = self._channel
-        self._deadline(IDLE_DEADLINE_S if not channel.buffer else HEAD_DEADLINE_S)
-        self._server.idle(channel, waiting=not channel.buffer)
-        try:
-            while (end := h1.find_head_end(channel.buffer)) < 0:
-                had = bool(channel.buffer)
-                h1.check_request_start(channel.buffer)
-                if not await channel.more():
-                    return None
-                if not had:
-                    self._deadline(HEAD_DEADLINE_S)
-                    self._server.idle(channel, waiting=False)
-            channel.deadline_s = None
-            return h1.parse_request_head(channel.take(end))
-        except Denied as denied:
-            await self._refuse(denied)
-            return None
-        except TimeoutError:
-            if channel.buffer:
-                await self._refuse(Denied("timeout", f"No whole request head within {HEAD_DEADLINE_S:g} s"))
-            return None
-        finally:
-            self._server.idle(channel, waiting=False)
-
-    def _identify(self) -> Principal:
-        """Who calls. The first time, the app's connection is counted. Denied."""
-        principal = self._server.principal(self._client_ip, self._credential)
-        if self._counted_app is None:
-            snapshot = self._server.services.watcher.current
-            if snapshot is None:
-                raise Denied("policy_unavailable")
-            self._server.services.limiter.open_connection(snapshot.apps[principal.app])
-            self._counted_app = principal.app
-            self._server.room.named(self._channel)
-        return principal
-
-    async def _refuse(
-        self,
-        denied: Denied,
-        *,
-        context: Context | None = None,
-        authority: Authority | None = None,
-        connect: bool = False,
-        raw: h1.RawHead | None = None,
-    ) -> None:
-        """Tells the client and the trail, and ends the connection."""
-        decision_id = self._record(denied, context, authority, raw)
-        snapshot = self._server.services.watcher.current
-        make = denials.render_connect if connect else denials.render
-        response = make(denied, decision_id=decision_id, revision=snapshot.revision if snapshot else "")
-        with contextlib.suppress(Aborted):
-            self._channel.write(h1.encode_whole(response))
-        await self._linger()
-
-    def _record(
-        self, denied: Denied, context: Context | None, authority: Authority | None, raw: h1.RawHead | None = None
-    ) -> str:
-        runtime = self._server.runtime
-        if context is None:
-            return runtime.refuse(
-                denied, listener=self._listener, client_ip=self._client_ip, authority=authority, app=self._counted_app
-            )
-        if authority is not None:
-            context.trail.target(authority)
-        if raw is not None:
-            context.trail.fields["method"] = raw.method
-        runtime.refused(context, denied)
-        return context.id
-
-    def _alert(self, denied: Denied, context: Context | None, authority: Authority | None) -> None:
-        """Refuses a ClientHello: no certificate is made, the client gets a TLS alert, the reason is in the trail."""
-        self._record(denied, context, authority)
-        with contextlib.suppress(Aborted):
-            self._channel.write(_ALERT_ACCESS_DENIED)
-
-    async def _linger(self) -> None:
-        """Lets the client read our last answer: closing on unread bytes would reset the connection under it."""
-        channel = self._channel
-        channel.end_writing()
-        self._deadline(LINGER_S)
-        swallowed = len(channel.take())
-        with contextlib.suppress(TimeoutError):
-            while swallowed < LINGER_BYTES and await channel.more():
-                swallowed += len(channel.take())
-
-    def _deadline(self, seconds: float) -> None:
-        self._channel.deadline_s = self._channel.loop.time() + seconds
 
 
 _NO_REQUEST: Final = h1.RawHead("CONNECT", "", "1.1", ())

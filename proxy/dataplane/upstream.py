@@ -6,7 +6,6 @@ A connection is handed out again only when the last answer on it ended exactly w
 import asyncio
 import ssl
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.config.snapshot import Entry, Network
@@ -16,6 +15,7 @@ from proxy.effects import Aborted
 from proxy.errors import Denied
 from proxy.model import Authority
 from proxy.net.dial import OwnAddresses, Resolves, connect, vetted_addresses
+from proxy.values import dataclass
 
 # Providers close idle connections after 30 to 75 s; we must be first, since a POST cannot be sent twice.
 IDLE_S: Final = 25.0

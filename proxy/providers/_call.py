@@ -1,11 +1,12 @@
 """What every provider module shares: the call as read from a request, and the running tally of its answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import Denied
 from proxy.model import RequestHead
+from proxy.values import dataclass
 
 if TYPE_CHECKING:
     from proxy.providers._base import Provider

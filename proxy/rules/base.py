@@ -6,12 +6,13 @@ admitted. Rules of kind `gate` judge the app, the host or the request as such, b
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
 
 from proxy.config.snapshot import AppPolicy, Entry, Snapshot
 from proxy.model import Authority, Listener, Principal, RequestHead
+from proxy.values import dataclass
 
 type Stage = Literal["connect", "hello", "head", "body"]
 STAGES: Final[tuple[Stage, ...]] = ("connect", "hello", "head", "body")

@@ -1,0 +1,148 @@
+"""What both listeners' connections share: reading heads, knowing who calls, refusing in words, ending politely."""
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from proxy import denials
+from proxy.context import Context
+from proxy.dataplane import h1
+from proxy.dataplane.channel import Channel
+from proxy.effects import Aborted
+from proxy.errors import Denied
+from proxy.model import Authority, Listener, Principal
+
+if TYPE_CHECKING:
+    from proxy.dataplane.lane_server import LaneServer
+
+# RES-03, TLS-06: nobody needs longer for a head or a hello; an idle connection may wait for its next request.
+HEAD_DEADLINE_S: Final = 10.0
+IDLE_DEADLINE_S: Final = 75.0
+# A token that ends while its connection lives is noticed within this; a new policy or a revocation at once.
+IDENTITY_S: Final = 1.0
+LINGER_S: Final = 1.0
+LINGER_BYTES: Final = 1 << 20
+_ALERT_ACCESS_DENIED: Final = b"\x15\x03\x03\x00\x02\x02\x31"  # RFC 8446 section 6: fatal, access_denied(49)
+
+
+class Connection:
+    """One connection. `_principal` is who was identified last; a changed policy or revocation asks again."""
+
+    def __init__(self, server: "LaneServer", channel: Channel, listener: Listener) -> None:
+        self._server = server
+        self._channel = channel
+        self._listener = listener
+        peer = channel.info("peername")
+        self._client_ip = str(peer[0]) if peer else ""
+        self._counted_app: str | None = None
+        self._credential: bytes | None = None
+        self._sni: str | None = None
+        self._known: tuple[object, object, float, Principal] | None = None
+
+    def close(self) -> None:
+        """Ends the connection and gives its places back."""
+        self._channel.close()
+        self._server.idle(self._channel, waiting=False)
+        if self._counted_app is not None:
+            self._server.services.limiter.close_connection(self._counted_app)
+
+    async def _head(self) -> h1.RawHead | None:
+        """The next request head, or None when the connection ended between requests."""
+        channel = self._channel
+        self._deadline(IDLE_DEADLINE_S if not channel.buffer else HEAD_DEADLINE_S)
+        self._server.idle(channel, waiting=not channel.buffer)
+        try:
+            while (end := h1.find_head_end(channel.buffer)) < 0:
+                had = bool(channel.buffer)
+                h1.check_request_start(channel.buffer)
+                if not await channel.more():
+                    return None
+                if not had:
+                    self._deadline(HEAD_DEADLINE_S)
+                    self._server.idle(channel, waiting=False)
+            channel.deadline_s = None
+            return h1.parse_request_head(channel.take(end))
+        except Denied as denied:
+            await self._refuse(denied)
+            return None
+        except TimeoutError:
+            if channel.buffer:
+                await self._refuse(Denied("timeout", f"No whole request head within {HEAD_DEADLINE_S:g} s"))
+            return None
+        finally:
+            self._server.idle(channel, waiting=False)
+
+    def _take_credential(self, raw: h1.RawHead) -> None:
+        """Each plain request names its own caller (ID-04): another credential is another question."""
+        credential = raw.first(b"proxy-authorization")
+        if credential != self._credential:
+            self._credential, self._known = credential, None
+
+    def _identify(self) -> Principal:
+        """Who calls. The first time, the app's connection is counted. Denied."""
+        watcher = self._server.services.watcher
+        now_s = self._channel.loop.time()
+        known = self._known
+        if known is not None and known[0] is watcher.current and known[1] is watcher.revoked and now_s < known[2]:
+            return known[3]
+        principal = self._server.principal(self._client_ip, self._credential)
+        self._known = (watcher.current, watcher.revoked, now_s + IDENTITY_S, principal)
+        if self._counted_app is None:
+            snapshot = self._server.services.watcher.current
+            if snapshot is None:
+                raise Denied("policy_unavailable")
+            self._server.services.limiter.open_connection(snapshot.apps[principal.app])
+            self._counted_app = principal.app
+            self._server.room.named(self._channel)
+        return principal
+
+    async def _refuse(
+        self,
+        denied: Denied,
+        *,
+        context: Context | None = None,
+        authority: Authority | None = None,
+        connect: bool = False,
+        raw: h1.RawHead | None = None,
+    ) -> None:
+        """Tells the client and the trail, and ends the connection."""
+        decision_id = self._record(denied, context, authority, raw)
+        snapshot = self._server.services.watcher.current
+        make = denials.render_connect if connect else denials.render
+        response = make(denied, decision_id=decision_id, revision=snapshot.revision if snapshot else "")
+        with contextlib.suppress(Aborted):
+            self._channel.write(h1.encode_whole(response))
+        await self._linger()
+
+    def _record(
+        self, denied: Denied, context: Context | None, authority: Authority | None, raw: h1.RawHead | None = None
+    ) -> str:
+        runtime = self._server.runtime
+        if context is None:
+            return runtime.refuse(
+                denied, listener=self._listener, client_ip=self._client_ip, authority=authority, app=self._counted_app
+            )
+        if authority is not None:
+            context.trail.target(authority)
+        if raw is not None:
+            context.trail.fields["method"] = raw.method
+        runtime.refused(context, denied)
+        return context.id
+
+    def _alert(self, denied: Denied, context: Context | None, authority: Authority | None) -> None:
+        """Refuses a ClientHello: no certificate is made, the client gets a TLS alert, the reason is in the trail."""
+        self._record(denied, context, authority)
+        with contextlib.suppress(Aborted):
+            self._channel.write(_ALERT_ACCESS_DENIED)
+
+    async def _linger(self) -> None:
+        """Lets the client read our last answer: closing on unread bytes would reset the connection under it."""
+        channel = self._channel
+        channel.end_writing()
+        self._deadline(LINGER_S)
+        swallowed = len(channel.take())
+        with contextlib.suppress(TimeoutError):
+            while swallowed < LINGER_BYTES and await channel.more():
+                swallowed += len(channel.take())
+
+    def _deadline(self, seconds: float) -> None:
+        self._channel.deadline_s = self._channel.loop.time() + seconds
