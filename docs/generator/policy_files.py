@@ -54,7 +54,7 @@ def _inner(kind: Any) -> Iterator[Any]:
 
 
 def _type(kind: Any) -> str:
-    from proxy.config.types import Asset, Either, Leaf, ListOf, MapOf, Obj
+    from proxy.config.types import Either, Leaf, ListOf, MapOf, Obj
 
     if isinstance(kind, Obj):
         return f"[{kind.what}](#{kind.what.lower().replace(' ', '-')})"
@@ -67,9 +67,10 @@ def _type(kind: Any) -> str:
     words = kind.schema.get("enum") if isinstance(kind, Leaf) else None
     if words:
         return " or ".join(code(word) for word in dict.fromkeys(map(str, words)))
-    if isinstance(kind, Leaf | Asset):
-        return kind.what if kind.what == "a text" else f"{kind.what}, e.g. {code(_short(kind.example))}"
-    return f"e.g. {code(kind.example)}"
+    what = getattr(kind, "what", "")
+    if what == "a text":
+        return what
+    return ", ".join(filter(None, (what, f"e.g. {code(_short(kind.example))}")))
 
 
 def _short(example: str) -> str:
