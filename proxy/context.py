@@ -48,10 +48,19 @@ class Context:
 
 
 def ruled(
-    context: Context, stage: policy.Stage, head: RequestHead, *, provider: str | None = None, model: str | None = None
+    context: Context,
+    stage: policy.Stage,
+    head: RequestHead,
+    *,
+    provider: str | None = None,
+    model: str | None = None,
+    after: policy.Ruling | None = None,
 ) -> policy.Ruling:
-    """Policy's verdict on a request at one stage; raises it when it is a denial. `provider`: whose API it calls."""
-    return _rule(context, stage, head.authority, head, provider, model)
+    """Policy's verdict on a request at one stage; raises it when it is a denial. `provider`: whose API it calls.
+
+    `after`: the ruling of the stage before, on this very request.
+    """
+    return _rule(context, stage, head.authority, head, provider, model, after)
 
 
 def rule_connection(context: Context, stage: policy.Stage, authority: Authority) -> policy.Ruling:
@@ -66,6 +75,7 @@ def _rule(
     head: RequestHead | None = None,
     provider: str | None = None,
     model: str | None = None,
+    after: policy.Ruling | None = None,
 ) -> policy.Ruling:
     facts = policy.Facts(
         stage=stage,
@@ -81,7 +91,7 @@ def _rule(
         credential_digest=context.credential_digest,
     )
     context.last_facts = facts
-    ruling = policy.rule_on(context.snapshot, facts)
+    ruling = policy.rule_on(context.snapshot, facts, after=after)
     context.trail.ruling(ruling.decision)
     raise_denial(ruling)
     return ruling

@@ -11,18 +11,16 @@ from proxy.errors import Denied
 from proxy.model import Headers, InspectJob, Request, Response, ResponseHead
 
 
-def uncoded_answer(request: Request) -> Request:
-    """Asks for an answer without content coding, so that it can be metered and restored as it streams."""
-    headers = fields.with_field(request.head.headers, b"Accept-Encoding", b"identity")
-    return replace(request, head=replace(request.head, headers=headers))
-
-
 async def forward(context: Context, entry: Entry, request: Request) -> ResponseHead:
     context.forwarded = True
     head = await Forward(entry, context.principal.app, request)
     if head.status == 101:
         raise Denied("upstream_malformed", "The upstream switched protocols without being asked")
-    return replace(head, headers=fields.inbound(head.headers))
+    return _with(head, fields.inbound(head.headers))
+
+
+def _with(head: ResponseHead, headers: Headers) -> ResponseHead:
+    return ResponseHead(head.status, head.reason, headers, head.http_version)
 
 
 async def deliver(
@@ -36,14 +34,14 @@ async def deliver(
     """The answer to the client: streamed through the tap, or read whole first where policy inspects answers."""
     if not entry.dlp.response_rules:
         context.trail.answered(head.status, None)
-        await Relay(replace(head, headers=(*tap.headers(head), *extra)), tap)
+        await Relay(_with(head, (*tap.headers(head), *extra)), tap)
         return
     raw = await Collect(entry.limits.max_body_bytes)
     await _inspect_answer(context, entry, request, head, raw)
     body = tap.feed(raw) + tap.finish()
     context.trail.answered(head.status, len(body))
     whole = fields.without(tap.headers(head), b"content-length", b"content-encoding" if not tap.keeps_length else b"")
-    await Reply(Response(replace(head, headers=(*whole, *extra)), body))
+    await Reply(Response(_with(head, (*whole, *extra)), body))
 
 
 async def _inspect_answer(context: Context, entry: Entry, request: Request, head: ResponseHead, raw: bytes) -> None:

@@ -10,11 +10,12 @@ from proxy import denials, fields, providers
 from proxy.answer import AnswerTap
 from proxy.config.snapshot import Entry
 from proxy.context import Context, ruled
-from proxy.delivery import deliver, forward, uncoded_answer
+from proxy.delivery import deliver, forward
 from proxy.effects import Aborted, Emit, Forward, Inspect, Offer, ReadBody, Reply, Upgrade
 from proxy.errors import Denied
 from proxy.inference import decoded, inference, release
 from proxy.model import Headers, Inspection, InspectJob, Request, RequestHead
+from proxy.policy import Ruling
 from proxy.providers import Provider
 
 # Never sent on, or random by its own RFC (6455 section 4.1), so that it looks like a secret.
@@ -41,30 +42,32 @@ async def exchange(context: Context, head: RequestHead) -> None:
 
 
 async def _exchange(context: Context, head: RequestHead, provider: Provider | None) -> None:
-    entry = ruled(context, "head", head, provider=provider.name if provider else None).entry
+    ruling = ruled(context, "head", head, provider=provider.name if provider else None)
+    entry = ruling.entry
     if entry is None:
         raise Denied("internal")
     trail = context.trail
     if head.protocol == "websocket":
-        await _websocket(context, head, entry)
+        await _websocket(context, head, _governing(context, head, None, None, 0, ruling))
         return
     body, trailers = await ReadBody(entry.limits.max_body_bytes)
     trail.sizes(request_bytes=len(body))
     if context.offers:
         # What an addon changed is judged and inspected as if the app had sent it.
         head, body = await Offer(head, body)
-        ruled(context, "head", head, provider=provider.name if provider else None)
+        ruling = ruled(context, "head", head, provider=provider.name if provider else None)
     call = None
     if provider is not None:
         head, body = decoded(head, body, entry.limits.max_body_bytes)
         call = provider.parse_call(head, body)
         trail.call(provider.name, provider.operation, call.model)
     # The model decides which entry governs; its DLP rules and limits are the ones that count from here on.
-    entry = _governing(context, head, provider, call.model if call else None, len(body))
+    entry = _governing(context, head, provider, call.model if call else None, len(body), ruling)
     context.tier = context.snapshot.platform.tier_of(call.model if call else None)
     inspection = await Inspect(_job(context, head, entry, provider, body, trailers))
     _judge(context, inspection)
-    request = _transformed(head, body, trailers, inspection)
+    uncoded_answer = call is not None or bool(inspection.restore)
+    request = _transformed(head, body, trailers, inspection, uncoded_answer=uncoded_answer)
     if provider is None or call is None:
         await _plain(context, entry, request, inspection)
     else:
@@ -72,9 +75,15 @@ async def _exchange(context: Context, head: RequestHead, provider: Provider | No
 
 
 def _governing(
-    context: Context, head: RequestHead, provider: Provider | None, model: str | None, body_bytes: int
+    context: Context,
+    head: RequestHead,
+    provider: Provider | None,
+    model: str | None,
+    body_bytes: int,
+    ruling: Ruling,
 ) -> Entry:
-    entry = ruled(context, "body", head, provider=provider.name if provider else None, model=model).entry
+    name = provider.name if provider else None
+    entry = ruled(context, "body", head, provider=name, model=model, after=ruling).entry
     if entry is None:
         raise Denied("internal")
     limit = entry.limits.max_body_bytes
@@ -111,19 +120,19 @@ def _job(
 def _judge(context: Context, inspection: Inspection) -> None:
     context.trail.inspection(inspection)
     if inspection.action == "block":
-        raise Denied(
-            inspection.code or "pii", inspection.detail, where=inspection.where, remedy=inspection.remedy
-        )
+        raise Denied(inspection.code or "pii", inspection.detail, where=inspection.where, remedy=inspection.remedy)
 
 
-def _transformed(head: RequestHead, body: bytes, trailers: Headers, inspection: Inspection) -> Request:
+def _transformed(
+    head: RequestHead, body: bytes, trailers: Headers, inspection: Inspection, *, uncoded_answer: bool = False
+) -> Request:
     """The request with the inspector's changes; a changed body is uncoded and loses its old digests."""
     changed = inspection.body is not None
     headers = head.headers if inspection.headers is None else inspection.headers
     target = head.target if inspection.target is None else inspection.target
-    outbound = fields.outbound(headers, host=_host_field(head), body_changed=changed)
+    outbound = fields.outbound(headers, host=_host_field(head), body_changed=changed, uncoded_answer=uncoded_answer)
     return Request(
-        replace(head, target=target, headers=outbound),
+        RequestHead(head.method, target, head.authority, outbound, head.protocol, head.http_version),
         body if inspection.body is None else inspection.body,
         trailers,
     )
@@ -139,15 +148,12 @@ def _host_field(head: RequestHead) -> bytes:
 
 async def _plain(context: Context, entry: Entry, request: Request, inspection: Inspection) -> None:
     """A request that is no inference call: forwarded as it is, placeholders restored in its answer."""
-    if inspection.restore:
-        request = uncoded_answer(request)
     head = await forward(context, entry, request)
     tap = AnswerTap.create(None, None, head, inspection.restore, capture_limit_bytes=0)
     await deliver(context, entry, request, head, tap)
 
 
 async def _websocket(context: Context, head: RequestHead, entry: Entry) -> None:
-    entry = _governing(context, head, None, None, 0)
     job = _job(context, head, entry, None, b"", ())
     inspection = await Inspect(job)
     _judge(context, inspection)

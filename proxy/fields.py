@@ -48,6 +48,10 @@ _BODY_DIGESTS: Final = frozenset(
 _RESPONSE_ONLY: Final = frozenset({b"alt-svc", b"proxy-status"})
 
 
+_REQUEST_DROPS: Final = _HOP_BY_HOP | _SPOOFABLE | {b"host", b"content-length", b"expect"}
+_RESPONSE_DROPS: Final = _HOP_BY_HOP | _RESPONSE_ONLY
+
+
 def nominated(headers: Headers) -> frozenset[bytes]:
     """Lower-case names listed in Connection fields, which are hop-by-hop for this message (RFC 9110 7.6.1)."""
     return frozenset(
@@ -59,25 +63,26 @@ def nominated(headers: Headers) -> frozenset[bytes]:
     )
 
 
-def outbound(headers: Headers, *, host: bytes, body_changed: bool) -> Headers:
-    """End-to-end request fields: hop-by-hop, identity and framing fields removed, Host set first to `host`."""
-    drop = _HOP_BY_HOP | _SPOOFABLE | nominated(headers) | {b"host", b"content-length", b"expect"}
+def outbound(headers: Headers, *, host: bytes, body_changed: bool, uncoded_answer: bool) -> Headers:
+    """End-to-end request fields: hop-by-hop, identity and framing fields removed, Host set first to `host`.
+
+    `uncoded_answer`: asks for an answer without content coding, so that it can be metered and restored as it streams.
+    """
+    drop = _REQUEST_DROPS | nominated(headers)
     if body_changed:
         drop |= _BODY_DIGESTS
-    kept = tuple((name, value) for name, value in headers if name.lower() not in drop)
-    return ((b"Host", host), *kept)
+    if uncoded_answer:
+        drop |= {b"accept-encoding"}
+    kept = [(b"Host", host), *((name, value) for name, value in headers if name.lower() not in drop)]
+    if uncoded_answer:
+        kept.append((b"Accept-Encoding", b"identity"))
+    return tuple(kept)
 
 
 def inbound(headers: Headers) -> Headers:
     """End-to-end response fields. Framing (Content-Length) stays; Alt-Svc would lead clients round the proxy."""
-    drop = _HOP_BY_HOP | _RESPONSE_ONLY | (nominated(headers) - {b"content-length"})
+    drop = _RESPONSE_DROPS | (nominated(headers) - {b"content-length"})
     return tuple((name, value) for name, value in headers if name.lower() not in drop)
-
-
-def with_field(headers: Headers, name: bytes, value: bytes) -> Headers:
-    """`headers` with every field called `name` replaced by one at the end."""
-    lower = name.lower()
-    return (*((key, old) for key, old in headers if key.lower() != lower), (name, value))
 
 
 def without(headers: Headers, *names: bytes) -> Headers:

@@ -9,7 +9,7 @@ from proxy.bodies.limits import DEFAULT_LIMITS
 from proxy.caching import cache_key, replay
 from proxy.config.snapshot import Entry
 from proxy.context import Context
-from proxy.delivery import deliver, forward, uncoded_answer
+from proxy.delivery import deliver, forward
 from proxy.effects import Aborted, CacheGet, CachePut, Meter, Reply, Reserve, Settle
 from proxy.errors import Denied
 from proxy.model import CachedAnswer, Cost, Headers, Inspection, Request, RequestHead, ResponseHead, Usage
@@ -29,7 +29,7 @@ async def inference(context: Context, entry: Entry, request: Request, call: Call
     if inspection.body is not None:
         call = _unchanged(call, provider.parse_call(request.head, request.body))
     cap = _output_cap(context, entry, call)
-    request = uncoded_answer(replace(request, body=provider.prepare(call, request.body, output_cap=cap)))
+    request = Request(request.head, provider.prepare(call, request.body, output_cap=cap), request.trailers)
     key = _cache_key(context, entry, request, provider, call)
     if key is not None and not call.no_cache:
         hit = await CacheGet(context.principal.app, key)

@@ -38,12 +38,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What policy says. `entry`: what governs the exchange from here on (None when denied). `trace`: the steps, in
-    full only when asked for (`explain`), else the one that denied."""
+    """What policy says. `entry`: what governs the exchange from here on (None when denied). `left`: all entries that
+    admit it so far. `trace`: the steps, in full only when asked for (`explain`), else the one that denied.
+    """
 
     decision: Decision
     entry: Entry | None
     trace: tuple[Step, ...] = ()
+    left: tuple[Entry, ...] = ()
 
 
 class _Index:
@@ -90,10 +92,20 @@ def _rules_at(stage: Stage) -> tuple[tuple[Gate, ...], tuple[Rule, ...]]:
     return tuple(one for one in active if isinstance(one, Gate)), tuple(one for one in active if isinstance(one, Rule))
 
 
-def rule_on(snapshot: Snapshot, facts: Facts, *, explain: bool = False) -> Ruling:
+@cache
+def _rules_added_by_body() -> tuple[tuple[Gate, ...], tuple[Rule, ...]]:
+    gates, rules = _rules_at("body")
+    return (
+        tuple(gate for gate in gates if "head" not in gate.stages),
+        tuple(rule for rule in rules if "head" not in rule.stages),
+    )
+
+
+def rule_on(snapshot: Snapshot, facts: Facts, *, explain: bool = False, after: Ruling | None = None) -> Ruling:
     """The ruling on one stage of a request. Never raises for what a client can send.
 
-    `explain`: the trace has a step for every rule. In the app's report mode a rule's denial becomes an `allow` with
+    `explain`: the trace has a step for every rule. `after`: the ruling of stage `head` on the same request at the same
+    instant; then only what the body adds is asked. In the app's report mode a rule's denial becomes an `allow` with
     `would_deny`, its code kept, and an entry that inspects and meters as the app's own would.
     """
     app = snapshot.apps.get(facts.principal.app)
@@ -101,7 +113,8 @@ def rule_on(snapshot: Snapshot, facts: Facts, *, explain: bool = False) -> Rulin
         detail = f"there is no app {facts.principal.app!r} in revision {snapshot.revision[:12]}"
         return _denied(Verdict("identity_unknown", detail), "", "enforce", ())
     trace: list[Step] = []
-    gates, rules = _rules_at(facts.stage)
+    began = after is not None and bool(after.left) and facts.stage == "body"
+    gates, rules = _rules_added_by_body() if began else _rules_at(facts.stage)
     mode = "report" if app.mode == "report" and facts.now_s < (app.report_until_s or 0.0) else "enforce"
     for gate in gates:
         verdict = gate.judge(facts, app, snapshot)
@@ -110,7 +123,8 @@ def rule_on(snapshot: Snapshot, facts: Facts, *, explain: bool = False) -> Rulin
         if explain:
             trace.append(Step(gate.name, "pass", gate.what, app.at))
     index = _index(app)
-    left: Sequence[Entry] = index.candidates(facts.authority.host) or app.entries
+    left: Sequence[Entry] = after.left if after is not None and began else index.candidates(facts.authority.host)
+    left = left or app.entries
     for rule in rules:
         kept = [entry for entry in left if rule.admits(entry, facts, snapshot)]
         if not kept:
@@ -123,7 +137,7 @@ def rule_on(snapshot: Snapshot, facts: Facts, *, explain: bool = False) -> Rulin
     if mode == "report":
         entry = _reported(index, entry)
     decision = Decision("allow", None, entry.rule_id, entry.at, "enforce" if mode == "enforce" else "report", False)
-    return Ruling(decision, entry, tuple(trace))
+    return Ruling(decision, entry, tuple(trace), tuple(left))
 
 
 def _passed(rule: Rule, left: Sequence[Entry], kept: Sequence[Entry]) -> Step:

@@ -9,7 +9,6 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy import effects
@@ -86,27 +85,27 @@ class Runtime:
             await self.services.hooks.failed(context.flow, str(context.trail.fields.get("code", "aborted")))
 
     async def _drive(self, context: Context, line: Coroutine[Any, Any, None], carrier: Carrier) -> None:
-        step: Callable[[], Any] = partial(line.send, None)
+        answer: Any = None
+        failure: BaseException | None = None
         cancelled: asyncio.CancelledError | None = None
         while True:
             try:
-                effect = step()
+                effect = line.send(answer) if failure is None else line.throw(failure)
             except StopIteration:
                 break
+            answer, failure = None, None
             try:
                 answer = HANDLERS[type(effect)](self, carrier, context, effect)
-                if isinstance(answer, Awaitable):
+                if hasattr(answer, "__await__"):
                     answer = await answer
             except asyncio.CancelledError as error:
                 # The client is gone or the worker stops: the exchange closes its own books first.
                 if cancelled is not None:
                     raise
                 cancelled = error
-                step = partial(line.throw, Aborted("client", "cancelled", sent=context.forwarded))
+                failure = Aborted("client", "cancelled", sent=context.forwarded)
             except Exception as error:  # noqa: BLE001 - the exchange turns every kind into a denial
-                step = partial(line.throw, error)
-            else:
-                step = partial(line.send, answer)
+                failure = error
         if cancelled is not None:
             raise cancelled
 
