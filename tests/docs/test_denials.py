@@ -1,5 +1,6 @@
 """Every denial tells a person what, where and the next step: the table's own words, and those of the rules."""
 
+import ast
 import json
 import re
 
@@ -10,6 +11,7 @@ from proxy.denials import render, render_connect, sentence
 from proxy.errors import REASONS, Denied
 from proxy.model import Authority
 from proxy.policy import Stage
+from tests.architecture.tree import sources
 from tests.config.kit import PLATFORM
 from tests.policy.kit import NOW_S, ask, head, policy
 
@@ -112,3 +114,25 @@ def test_a_denial_of_a_rule(name: str) -> None:
     assert tells_what_to_do(denied.remedy), denied.remedy
     assert decision.where in sentence(denied, "d-1")
     assert "sk-secret" not in sentence(denied, "d-1"), "never the key itself"
+
+
+def _raised() -> list[tuple[str, str, bool]]:
+    """(place, code, says more than the table) of every denial in the source whose code is written out."""
+    return [
+        (f"{path}:{node.lineno}", node.args[0].value, len(node.args) > 1 or bool(node.keywords))
+        for path, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Denied" and node.args
+        if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
+    ]
+
+
+def test_every_denial_has_a_row_and_says_more_unless_it_is_our_own_fault() -> None:
+    assert [(place, code) for place, code, _ in _raised() if code not in REASONS] == []
+    bare = [(place, code) for place, code, more in _raised() if not more and REASONS[code].who != "operator"]
+    assert bare == [], "say what was sent"
+
+
+def test_no_row_without_a_denial() -> None:
+    text = "\n".join(ast.unparse(tree) for path, tree in sources().items() if path != "proxy/errors.py")
+    assert [code for code in REASONS if f"'{code}'" not in text] == []
