@@ -74,9 +74,7 @@ def inspect(job: InspectJob, detector: Detector, *, now_s: float, limits: Limits
         message = _texts_of(job, now_s, limits)
         sources = _sources(message.leaves, limits)
     except Denied as refusal:
-        return Inspection(
-            "block", code=refusal.code, detail=refusal.detail, where=refusal.where, remedy=refusal.remedy
-        )
+        return Inspection("block", code=refusal.code, detail=refusal.detail, where=refusal.where, remedy=refusal.remedy)
     rules = job.dlp.response_rules if job.direction == "response" else job.dlp.rules
     rules = tuple(rule for rule in rules if rule.applies(job.tier))
     otherwise = "allow" if job.direction == "response" else job.dlp.otherwise
@@ -307,6 +305,8 @@ def _conclude(job: InspectJob, message: _Message, ruled: list[Ruled]) -> Inspect
 
 def _kind_action(job: InspectJob, medium: Medium) -> str:
     kinds = job.dlp.uninspectable
+    if medium.kind == "sealed":
+        return kinds.get("sealed", "allow")
     return kinds.get(medium.kind) or kinds.get("unknown") or "block"
 
 

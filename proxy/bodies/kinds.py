@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final, Literal
 
-type Kind = Literal["text", "image", "audio", "pdf", "zip", "encrypted", "unknown"]
+type Kind = Literal["text", "image", "audio", "pdf", "zip", "encrypted", "sealed", "unknown"]
+"""`sealed`: state that a provider enciphered for itself and gets back; nothing but the provider reads it."""
 
 _SIGNATURES: Final[tuple[tuple[bytes, Kind], ...]] = (
     (b"\x89PNG\r\n\x1a\n", "image"),
@@ -116,8 +117,8 @@ def _mostly_utf8(data: bytes) -> bool:
     return True
 
 
-def media_of_string(text: str) -> Kind | None:
-    """For a JSON string that holds a file in base64 or hex, bare or as a data URL (RFC 2397): its kind. Else None."""
+def file_of_string(text: str) -> tuple[Kind, bytes] | None:
+    """For a JSON string that holds a file in base64 or hex, bare or as a data URL (RFC 2397): kind and content."""
     prefix = _DATA_URL.match(text) if text[:5].lower() == "data:" else None
     start = prefix.end() if prefix else 0
     if not _BASE64_FIELD.fullmatch(text, start):
@@ -133,10 +134,10 @@ def media_of_string(text: str) -> Kind | None:
     kind = sniff(data)
     if kind == "text" or (kind == "unknown" and len(compact) < MIN_OPAQUE_CHARS and prefix is None):
         return None
-    return kind
+    return kind, data
 
 
-def media_in_text(text: str) -> Iterator[Kind]:
+def files_in_text(text: str) -> Iterator[tuple[Kind, bytes]]:
     """Files in base64 within a longer text, such as a data URL in Markdown."""
     if len(text) < MIN_OPAQUE_CHARS or b"x" * 60 not in text.encode("latin-1", "replace").translate(RUN_TABLE):
         return
@@ -144,6 +145,6 @@ def media_in_text(text: str) -> Iterator[Kind]:
         run = match[0].replace("\\n", "\n")
         if len(run) < MIN_OPAQUE_CHARS or len(set(run)) < _MIN_ALPHABET:
             continue
-        kind = media_of_string(run)
-        if kind is not None:
-            yield kind
+        found = file_of_string(run)
+        if found is not None:
+            yield found

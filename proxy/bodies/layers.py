@@ -86,6 +86,20 @@ class FixedText(TextRoot):
     editable = False
 
 
+class FixedLeaf(TextLayer):
+    """A text taken out of a file or record, which cannot be put back."""
+
+    __slots__ = ("parent",)
+    editable = False
+
+    def __init__(self, parent: Layer, text: str) -> None:
+        self.parent: Layer | None = parent
+        self.text = text
+
+    def where(self, name: Namer) -> str:
+        return self.parent.where(name) if self.parent is not None else ""
+
+
 def is_editable(layer: Layer) -> bool:
     """True when an edit of `layer` can be carried all the way out."""
     at: Layer | None = layer

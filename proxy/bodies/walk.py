@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy.bodies import codings, form, kinds, multipart
+from proxy.bodies import archives, codings, files, form, kinds, multipart
 from proxy.bodies.charset import CharsetLayer, codec_of, narrow_readings
 from proxy.bodies.json_spans import Leaf, Node, is_json, lines, scan_text
-from proxy.bodies.layers import ByteLayer, Edit, FixedBytes, FixedText, Layer, Namer, TextLayer
+from proxy.bodies.layers import ByteLayer, Edit, FixedBytes, FixedLeaf, FixedText, Layer, Namer, TextLayer
 from proxy.bodies.limits import Limits, refuse_size
 from proxy.errors import Denied
 
@@ -44,6 +44,10 @@ class Walk:
     provider: bool = False
     leaves: list[TextLayer] = field(default_factory=list)
     media: list[Medium] = field(default_factory=list)
+    _budget: archives.Budget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._budget = archives.Budget(self.limits)
 
     def body(self, layer: ByteLayer, start: int, data: bytes, content_type: str, nested: int = 0) -> None:
         """Reads `data`, which stands at `start` of `layer`. Raises Denied `encoding` or `too_large`."""
@@ -54,8 +58,7 @@ class Walk:
             self._multipart(layer, start, data, parameters.get("boundary"), nested)
             return
         seen = kinds.sniff(data)
-        if seen != "text":
-            self.media.append(Medium(seen, seen, layer))
+        if self._container(layer, data, kind, seen, nested):
             return
         codec = codec_of(data, parameters.get("charset"))
         text = CharsetLayer(layer, data, start, codec)
@@ -63,6 +66,31 @@ class Walk:
         if plain:
             self.add(FixedText(plain, "body"))
         self._text_body(text, kind, nested)
+
+    def _container(self, layer: ByteLayer, data: bytes, label: str, seen: kinds.Kind, nested: int) -> bool:
+        """Files and records that hold texts. What is read whole is no medium; of the rest, at least what shows."""
+        reader = files.reader_of(data, label, seen)
+        if reader is None and seen == "text":
+            return False
+        inner = FixedBytes(data, layer)
+        try:
+            found = reader(data, self.limits, self._budget) if reader else None
+        except files.UnreadableError as unreadable:
+            found, seen = None, unreadable.kind
+        if found is None:
+            self.media.append(Medium(seen, seen, layer))
+            texts, contents, left = files.visible(data, seen), [], None
+        else:
+            texts, contents, left = found.texts, found.files, found.left
+        if left is not None:
+            self.media.append(Medium(left, left, layer))
+        for text in texts:
+            self.text(FixedLeaf(inner, text), nested, files=False)
+        if contents:
+            self._descend(nested)
+        for content in contents:
+            self.body(FixedBytes(content.data, layer), 0, content.data, content.label, nested + 1)
+        return True
 
     def _compressed(self, layer: ByteLayer, data: bytes, content_type: str, nested: int) -> bool:
         coding = codings.sniff_coding(data)
@@ -128,12 +156,19 @@ class Walk:
         self._check_leaves()
 
     def _string(self, leaf: Leaf, nested: int) -> None:
-        found = kinds.media_of_string(leaf.text) if len(leaf.text) >= kinds.MIN_BASE64_CHARS else None
+        found = kinds.file_of_string(leaf.text) if len(leaf.text) >= kinds.MIN_BASE64_CHARS else None
         if found is None:
             self.text(leaf, nested)
             return
-        if found != "unknown" or not self._sealed(leaf.node):
-            self.media.append(Medium(found, found, leaf))
+        kind, data = found
+        if kind == "unknown" and self._sealed(leaf.node) and codings.sniff_coding(data) is None:
+            self.media.append(Medium("sealed", "sealed", leaf))
+        else:
+            self._file(leaf, data, nested)
+
+    def _file(self, layer: TextLayer, data: bytes, nested: int) -> None:
+        self._descend(nested)
+        self.body(FixedBytes(data, layer), 0, data, "", nested + 1)
 
     def _skipped(self, leaf: Leaf, nested: int) -> bool:
         """Policy's paths count from the body's own root, never from that of a text inside it."""
@@ -169,7 +204,8 @@ class Walk:
             return
         self.add(layer)
         if files:
-            self.media += [Medium(kind, kind, layer) for kind in kinds.media_in_text(layer.text)]
+            for _, data in kinds.files_in_text(layer.text):
+                self._file(layer, data, nested)
 
     def add(self, layer: TextLayer) -> None:
         """One leaf, looked at as it stands."""

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from proxy.bodies.kinds import media_in_text, media_of_string, sniff
+from proxy.bodies.kinds import file_of_string, files_in_text, sniff
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
 WAV = b"RIFF\x24\0\0\0WAVEfmt " + bytes(60)
@@ -82,7 +82,8 @@ def b64(data: bytes) -> str:
     ],
 )
 def test_files_in_strings(text: str, kind: str | None) -> None:
-    assert media_of_string(text) == kind
+    found = file_of_string(text)
+    assert (found and found[0]) == kind
 
 
 NOISE = hashlib.shake_256(b"noise").digest(600)
@@ -103,11 +104,11 @@ NOISE = hashlib.shake_256(b"noise").digest(600)
     ],
 )
 def test_files_within_a_text(text: str, expected: list[str]) -> None:
-    assert list(media_in_text(text)) == expected
+    assert [kind for kind, _ in files_in_text(text)] == expected
 
 
 @pytest.mark.parametrize(
     "text", ["A" * 500_000, ("A" * 70 + "\n") * 10_000, "data:;base64," * 50_000, "A" * 59 + " A" * 99_999]
 )
 def test_hostile_texts_take_linear_time(text: str) -> None:
-    assert timeit.timeit(lambda: (list(media_in_text(text)), media_of_string(text)), number=1) < 1.0
+    assert timeit.timeit(lambda: (list(files_in_text(text)), file_of_string(text)), number=1) < 1.0

@@ -118,13 +118,9 @@ def evasion_body(case: dict[str, str]) -> bytes:
     return json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}).encode()
 
 
-NOT_YET_SEEN = {"42", "43", "45", "46"}
-"""Numbers broken by lines, spelled as words, or split over messages and fields: for views to come."""
-
-
 @pytest.mark.parametrize("case", EVASION["cases"], ids=[case["name"] for case in EVASION["cases"]])
 def test_encoded_bodies_are_refused(case: dict[str, str]) -> None:
     detector = RegexDetector()
     coded = [("Content-Encoding", case["content_encoding"])] if case["content_encoding"] else []
     verdict = run(evasion_body(case), case["content_type"], headers=coded, detector=detector)
-    assert (verdict.action == "allow") == (case["id"] in NOT_YET_SEEN)
+    assert verdict.action == "block"

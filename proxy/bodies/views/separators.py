@@ -47,9 +47,7 @@ _SPELLED: Final = {
     "zero": "0", "oh": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
     "seven": "7", "eight": "8", "nine": "9",
 }  # fmt: skip
-_WORDS: Final = re.compile(
-    r"\b(?:{0})(?:[\s,.;:/\-]{{1,3}}(?:{0})\b){{8,}}+".format("|".join(_SPELLED)), re.IGNORECASE
-)
+_WORDS: Final = re.compile(r"\b(?:{0})(?:[\s,.;:/\-]{{1,3}}(?:{0})\b){{8,}}+".format("|".join(_SPELLED)), re.IGNORECASE)
 _WORD: Final = re.compile("[A-Za-z]+")
 _APART: Final = re.compile(
     r"(?:\s{1,3}@\s{0,3}|@\s{1,3})[\w\-]{1,63}(?:\s{0,3}(?:\.|\b(?:dot|DOT)\b)\s{0,3}[\w\-]{2,63}){1,4}"
@@ -206,9 +204,16 @@ def _nothing(match: re.Match[str]) -> tuple[Piece, ...]:
     return (("", len(match[0])),)
 
 
+_BROKEN: Final = re.compile(
+    r"(?<=[\w])@(?:[\w\-]{0,63}|[\w\-]{1,63}(?:\.[\w\-]{1,63}){0,3}\.[a-z]?)\r?\n[ \t]{0,8}(?:[\w\-]{0,63}(?:\.[\w\-]{2,63}){1,4}|[a-z]{1,3}\b)"
+)
+"""An address cut by a line end before its domain is whole."""
+
+
 def _addresses(text: str) -> Iterator[Reading]:
     """`jane.roe @ example.com`, `jane dot roe at example dot com`: bare words only with both."""
-    for match in _APART.finditer(text):
+    matches = [*_APART.finditer(text), *(_BROKEN.finditer(text) if "\n" in text else ())]
+    for match in matches:
         start = max(0, match.start() - 80)
         local = _LOCAL.search(text[start : match.start()])
         if local is not None:
@@ -217,7 +222,7 @@ def _addresses(text: str) -> Iterator[Reading]:
             yield Reading(plain, offsets.shifted(begin).span, entities=frozenset(("EMAIL_ADDRESS",)))
 
 
-_SPELLED_SIGN: Final = re.compile(r"\s*@\s*|\s+(?:at|AT)\s+|\s*\.\s*|\s+(?:dot|DOT)\s+")
+_SPELLED_SIGN: Final = re.compile(r"\r?\n[ \t]*|\s*@\s*|\s+(?:at|AT)\s+|\s*\.\s*|\s+(?:dot|DOT)\s+")
 
 
 def _sign(match: re.Match[str]) -> tuple[Piece, ...]:

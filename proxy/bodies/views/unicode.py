@@ -74,7 +74,9 @@ def _plain(char: str) -> str:
 @cache
 def _odd() -> re.Pattern[str]:
     """One character that has another plain form; built at first use (some 0.1 s), for a scan at C speed."""
-    codes = [code for plane in _PLANES for code in plane if chr(code) not in _HARMLESS and _plain(chr(code)) != chr(code)]
+    codes = [
+        code for plane in _PLANES for code in plane if chr(code) not in _HARMLESS and _plain(chr(code)) != chr(code)
+    ]
     ranges: list[list[int]] = []
     for code in codes:
         if ranges and code == ranges[-1][1] + 1:
