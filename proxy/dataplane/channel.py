@@ -116,7 +116,8 @@ class Channel(asyncio.Protocol):
         while len(self.buffer) == had:
             if self.eof:
                 return False
-            if self._paused_reading and had <= READ_HIGH_WATER_BYTES // 2 and self.transport is not None:
+            # Whoever waits for more wants it, however much lies here already: a body is read whole.
+            if self._paused_reading and self.transport is not None:
                 self._paused_reading = False
                 self.transport.resume_reading()
             waiter = self._waiter = self.loop.create_future()

@@ -32,8 +32,8 @@ _MAX_COMMON_NAME: Final = 64  # RFC 5280 appendix A: ub-common-name
 
 
 class MintBudget:
-    """Token buckets over new certificates, one for each app: a client that walks through a wildcard must eat neither the
-    CPU nor the certificates of other apps. A certificate costs 3 ms."""
+    """Token buckets over new certificates, one for each app: a client that walks through a wildcard must not eat the
+    CPU, nor what other apps may mint. A certificate costs 3 ms."""
 
     def __init__(
         self,
