@@ -31,7 +31,7 @@ _POLICY: Final = DlpPolicy(
     (),
     "block",
     (),
-    uninspectable={kind: "allow" for kind in ("image", "audio", "pdf", "zip", "encrypted", "unknown")},
+    uninspectable=dict.fromkeys(("image", "audio", "pdf", "zip", "encrypted", "unknown"), "allow"),
 )
 
 

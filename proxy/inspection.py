@@ -5,54 +5,36 @@ back without `target`, `headers` and `body`.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from proxy.actions import actions
-from proxy.bodies import codings, head, joins
+from proxy.bodies import codings, head
 from proxy.bodies.charset import printable
-from proxy.bodies.json_spans import Leaf
 from proxy.bodies.layers import (
     ByteLayer,
     Edit,
     FixedText,
-    Layer,
     TextLayer,
     TextRoot,
     apply,
-    is_editable,
     splice,
     splice_bytes,
 )
-from proxy.bodies.limits import DEFAULT_LIMITS, Limits, refuse_size
-from proxy.bodies.views import MAX_READINGS, Reading, TooManyReadings, readings
+from proxy.bodies.limits import DEFAULT_LIMITS, Limits
 from proxy.bodies.walk import Medium, Walk
-from proxy.customdata.across import across
 from proxy.errors import Denied
+from proxy.hits import Detector, detect, sources_of
 from proxy.model import Finding, Headers, Inspection, InspectJob
-from proxy.placeholders import inside_placeholder
-from proxy.redaction import Hit, Replacer, Ruled, Span, json_paths, on_trial, rule_on, spans, summary
+from proxy.redaction import Replacer, Ruled, Span, json_paths, on_trial, rule_on, spans, summary
+
+__all__ = ("Detector", "inspect")
 
 _TOKEN_ROUTES: Final = {"embeddings": frozenset(("input",)), "completions": frozenset(("prompt",))}
-_NEEDS_PROSE: Final = frozenset(("PERSON", "LOCATION", "ORGANIZATION", "NRP", "DATE_TIME", "AGE", "TITLE"))
-"""Found by a language model from the sentence around them: a lone word in a key, a URL or an identifier has none."""
-
-_MACHINE_WORD: Final = re.compile(r"[a-z0-9._:/@+-]*|[A-Za-z0-9]+[._:/-][A-Za-z0-9._:/-]*")
-_KEYED_VALUE: Final = re.compile(r"[0-9 .,()/+-]{4,40}")
 _CONTENT_FIELDS: Final = frozenset(
     (b"content-encoding", b"content-length", b"content-md5", b"digest", b"content-digest", b"repr-digest")
 )
-
-
-class Detector(Protocol):
-    """What finds entities in texts. Offsets are characters of each text; `location` and `action` are left unset."""
-
-    def detect(
-        self, texts: Sequence[str], profile: str, entities: frozenset[str] | None = None
-    ) -> Sequence[Sequence[Finding]]:
-        """Findings per text, in the order of `texts`. `entities`: to be looked for even where the profile leaves them
-        out, because a rule names them. Raises on any failure, never skips."""
 
 
 @dataclass(slots=True)
@@ -72,14 +54,14 @@ def inspect(job: InspectJob, detector: Detector, *, now_s: float, limits: Limits
     """
     try:
         message = _texts_of(job, now_s, limits)
-        sources = _sources(message.leaves, limits)
+        sources = sources_of(message.leaves, limits)
     except Denied as refusal:
         return Inspection("block", code=refusal.code, detail=refusal.detail, where=refusal.where, remedy=refusal.remedy)
     rules = job.dlp.response_rules if job.direction == "response" else job.dlp.rules
     rules = tuple(rule for rule in rules if rule.applies(job.tier))
     otherwise = "allow" if job.direction == "response" else job.dlp.otherwise
     named = frozenset(entity for rule in rules for entity in rule.entities)
-    hits = _detect(message.leaves, sources, detector, job.dlp.profile, named)
+    hits = detect(message.leaves, sources, detector, job.dlp.profile, named)
     ruled = rule_on(hits, rules, otherwise, job.dlp.exceptions, now_s)
     return _conclude(job, message, ruled)
 
@@ -125,160 +107,6 @@ def _lowered(headers: Headers) -> list[tuple[bytes, bytes]]:
 def _token_fields(job: InspectJob) -> frozenset[str]:
     last = job.target.partition("?")[0].rstrip("/").rpartition("/")[2]
     return _TOKEN_ROUTES.get(last, frozenset())
-
-
-@dataclass(slots=True)
-class _Source:
-    """One reading of one leaf: `reading` None is the leaf's text itself, behind `prefix` characters of context.
-    `chain`: of several leaves on end, instead of `leaf`."""
-
-    leaf: int
-    text: str
-    reading: Reading | None = None
-    prefix: int = 0
-    chain: joins.Chain | None = None
-
-
-def _sources(leaves: Sequence[TextLayer], limits: Limits) -> list[_Source]:
-    out: list[_Source] = []
-    others: dict[str, list[Reading]] = {}
-    total = 0
-    for index, leaf in enumerate(leaves):
-        text = printable(leaf.text)
-        if not text:
-            continue
-        context = _context(leaf)
-        out.append(_Source(index, context + text, prefix=len(context)))
-        if text not in others:
-            others[text] = _readings(text)
-        out += [_Source(index, printable(other.text), other) for other in others[text]]
-        total += len(text) + sum(len(other.text) for other in others[text])
-        if total > limits.max_text_chars or len(out) > 2 * limits.max_leaves:
-            raise refuse_size("the text of the message", limits.max_text_chars, "characters")
-    for chain in joins.chains(leaves):
-        out += [_Source(-1, joined.text, joined, chain=chain) for joined in joins.readings(chain)]
-    return out
-
-
-def _readings(text: str) -> list[Reading]:
-    try:
-        return readings(text)
-    except TooManyReadings:
-        raise refuse_size("the encoded texts in one text", MAX_READINGS, "pieces") from None
-
-
-def _context(leaf: TextLayer) -> str:
-    """A bare number says little, `ssn: 536228176` says what it is: the key stands in front as context."""
-    if not isinstance(leaf, Leaf) or leaf.kind == "key" or not _KEYED_VALUE.fullmatch(leaf.text):
-        return ""
-    key = leaf.node[1]
-    if not isinstance(key, str) or len(key) > 64:
-        return ""
-    return printable(key).replace("_", " ").replace("-", " ") + ": "
-
-
-def _detect(
-    leaves: Sequence[TextLayer], sources: Sequence[_Source], detector: Detector, profile: str, named: frozenset[str]
-) -> list[Hit]:
-    unique = list(dict.fromkeys(source.text for source in sources))
-    if not unique:
-        return []
-    found = detector.detect(unique, profile, named)
-    if len(found) != len(unique):
-        raise RuntimeError("the detector did not answer for every text")
-    by_text = dict(zip(unique, found, strict=True))
-    hits: dict[tuple[int, int, int, str], Hit] = {}
-    for source, more in zip(sources, across(detector, sources), strict=True):
-        for finding in (*by_text[source.text], *more):
-            hit = _hit(source, finding, leaves[source.leaf]) if source.chain is None else None
-            if hit is not None:
-                hits.setdefault((hit.leaf, hit.start, hit.end, hit.entity), hit)
-    return [*hits.values(), *_joined_hits(leaves, sources, by_text, hits.values())]
-
-
-def _joined_hits(
-    leaves: Sequence[TextLayer],
-    sources: Sequence[_Source],
-    by_text: Mapping[str, Sequence[Finding]],
-    single: Iterable[Hit],
-) -> list[Hit]:
-    """Findings over several leaves, one hit per leaf. Where one leaf alone holds a value of that kind, the next one only
-    happens to stand behind it."""
-    chained = [source for source in sources if source.chain is not None and by_text[source.text]]
-    if not chained:
-        return []
-    known: dict[tuple[int, str], list[tuple[int, int]]] = {}
-    for hit in single:
-        known.setdefault((hit.leaf, hit.entity), []).append((hit.start, hit.end))
-    out: dict[tuple[int, int, int, str], Hit] = {}
-    for source in chained:
-        for finding in by_text[source.text]:
-            for hit in _pieces(source, finding, leaves, known):
-                out.setdefault((hit.leaf, hit.start, hit.end, hit.entity), hit)
-    return list(out.values())
-
-
-def _pieces(
-    source: _Source,
-    finding: Finding,
-    leaves: Sequence[TextLayer],
-    known: Mapping[tuple[int, str], Sequence[tuple[int, int]]],
-) -> list[Hit]:
-    chain, reading = source.chain, source.reading
-    if chain is None or reading is None or not reading.believes(finding.entity, finding.start, finding.end):
-        return []
-    parts = chain.parts(*reading.span(finding.start, finding.end))
-    if len(parts) < 2 or any(_overlap(known.get((leaf, finding.entity), ()), start, end) for leaf, start, end in parts):
-        return []
-    value = source.text[finding.start : finding.end]
-    editable = all(is_editable(leaves[leaf]) for leaf, _, _ in parts)
-    return [
-        Hit(leaf, start, end, finding.entity, value, finding.score, finding.recognizer, editable=editable, part=number)
-        for number, (leaf, start, end) in enumerate(parts, 1)
-    ]
-
-
-def _overlap(spans_known: Sequence[tuple[int, int]], start: int, end: int) -> bool:
-    return any(first < end and start < last for first, last in spans_known)
-
-
-def _hit(source: _Source, finding: Finding, leaf: TextLayer) -> Hit | None:
-    start, end = max(finding.start, source.prefix), finding.end
-    if start >= end:
-        return None
-    value = source.text[start:end]
-    if finding.entity in _NEEDS_PROSE and _is_machine_text(leaf, value):
-        return None
-    if inside_placeholder(source.text, start, end):
-        return None
-    if isinstance(leaf, head.JoinedText) and (source.reading is not None or not leaf.counts(start, end)):
-        return None
-    if source.reading is not None and not source.reading.believes(finding.entity, finding.start, finding.end):
-        return None
-    if source.reading is None:
-        start, end = start - source.prefix, end - source.prefix
-    else:
-        start, end = source.reading.span(start, end)
-    whole = source.reading is not None and source.reading.whole
-    return Hit(
-        source.leaf, start, end, finding.entity, value, finding.score, finding.recognizer, whole, is_editable(leaf)
-    )
-
-
-def _is_machine_text(leaf: TextLayer, value: str) -> bool:
-    """True where a name is not to be believed: one word in a place that programs write, or a text that is one id."""
-    if " " in value.strip():
-        return False
-    written_by_programs = not isinstance(leaf, Leaf) or leaf.kind != "string"
-    if written_by_programs and _is_outside_body(leaf):
-        return True
-    return (isinstance(leaf, Leaf) and leaf.kind == "key") or _MACHINE_WORD.fullmatch(leaf.text) is not None
-
-
-def _is_outside_body(leaf: Layer) -> bool:
-    while leaf.parent is not None:
-        leaf = leaf.parent
-    return isinstance(leaf, TextRoot)
 
 
 def _conclude(job: InspectJob, message: _Message, ruled: list[Ruled]) -> Inspection:

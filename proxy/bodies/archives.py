@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Final, Literal
+from typing import IO, Final, Literal
 
 from proxy.bodies.limits import Limits, refuse_size
 
@@ -108,7 +108,7 @@ def _office_member(info: zipfile.ZipInfo, content: bytes) -> Member:
     return Member(content, _notes(info))
 
 
-def _chunks(file: "zipfile.ZipExtFile | lzma.LZMAFile | bz2.BZ2File") -> Iterator[bytes]:
+def _chunks(file: "IO[bytes] | lzma.LZMAFile | bz2.BZ2File") -> Iterator[bytes]:
     while chunk := file.read(_STEP_BYTES):
         yield chunk
 
@@ -169,15 +169,10 @@ def untar(data: bytes, budget: Budget) -> Iterator[Member]:
 
 def unpack(data: bytes, budget: Budget) -> bytes | None:
     """The content of a bzip2 or xz file; None when it is neither. Raises UnreadableError, Denied `too_large`."""
-    opened: bz2.BZ2File | lzma.LZMAFile
-    if data.startswith(b"BZh") and data[4:10] == b"1AY&SY":
-        opened = bz2.BZ2File(BytesIO(data))
-    elif data.startswith(b"\xfd7zXZ\0"):
-        opened = lzma.LZMAFile(BytesIO(data))
-    else:
+    if not (data.startswith(b"BZh") and data[4:10] == b"1AY&SY") and not data.startswith(b"\xfd7zXZ\0"):
         return None
     try:
-        with opened as file:
+        with bz2.BZ2File(BytesIO(data)) if data.startswith(b"BZh") else lzma.LZMAFile(BytesIO(data)) as file:
             return budget.read(len(data), _chunks(file))
     except (OSError, EOFError, lzma.LZMAError, ValueError):
         raise UnreadableError("unknown") from None

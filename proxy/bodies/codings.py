@@ -4,6 +4,7 @@ All members of gzip (RFC 1952 section 2.2) and all frames of zstd (RFC 8878 sect
 short, or followed by other bytes, is refused, because the next decoder may read on where this one stopped.
 """
 
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _MAX_MEMBERS = 1000
 """Each member costs a decoder; parallel compressors (pigz, bgzip, zstdmt) cut a 32 MiB body into some 500."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_HCRC, _GZIP_EXTRA, _GZIP_NAME, _GZIP_COMMENT = 2, 4, 8, 16
+_STRETCH = re.compile(rb"[\t\x20-\x7e]{9,}")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_WINDOW_BYTES = 8 << 20
 """RFC 8878 section 3.1.1.1.2: decoders should support 8 MiB, and may refuse more."""
@@ -53,7 +55,9 @@ def decode(body: bytes, codings: Iterable[str], limits: Limits = DEFAULT_LIMITS)
     """Undoes `codings`, the last applied first. Raises Denied `encoding` or `too_large`."""
     notes: list[str] = []
     for coding in reversed(tuple(codings)):
-        body = _collect(_DECODERS[coding](body, notes), len(body), limits)
+        coded, body = body, _collect(_DECODERS[coding](body, notes), len(body), limits)
+        if coding == "br":
+            notes.extend(_brotli_notes(coded, body))
     return Decoded(body, tuple(notes))
 
 
@@ -170,6 +174,14 @@ def _unbrotli(data: bytes, _notes: list[str]) -> Iterator[bytes]:
         if not chunk and engine.can_accept_more_data() and not engine.is_finished():
             raise _refuse("br", "is cut short")
         yield chunk
+
+
+def _brotli_notes(coded: bytes, decoded: bytes) -> Iterator[str]:
+    """What a metadata block says (RFC 7932 section 9.2): it stands in the stream as it is and no decoder shows it. So
+    does an uncompressed block, which is in the output too."""
+    for match in _STRETCH.finditer(coded):
+        if match[0] not in decoded:
+            yield match[0].decode("latin-1")
 
 
 def _unzstd(data: bytes, _notes: list[str]) -> Iterator[bytes]:

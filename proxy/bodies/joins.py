@@ -6,9 +6,10 @@ unmistakable form bears out: two texts on end make words that nobody wrote.
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from proxy.bodies.charset import CharsetLayer, printable
@@ -230,12 +231,8 @@ def _named(reading: Reading, chain: Chain) -> Reading:
 
 def _split(groups: Sequence[tuple[int, int]], seams: Sequence[int]) -> Iterator[tuple[int, int]]:
     for start, end in groups:
-        at = bisect_right(seams, start)
-        while at < len(seams) and seams[at] < end:
-            yield start, seams[at]
-            start = seams[at]
-            at += 1
-        yield start, end
+        inner = seams[bisect_right(seams, start) : bisect_left(seams, end)]
+        yield from pairwise((start, *inner, end))
 
 
 def _addresses(chain: Chain) -> Iterator[Reading]:
@@ -251,8 +248,7 @@ def _addresses(chain: Chain) -> Iterator[Reading]:
 def _cut(chain: Chain, start: int, end: int) -> list[str]:
     """The characters `start:end` as they were before they were put on end."""
     inner = [piece.start for piece in chain.pieces if start < piece.start < end]
-    bounds = [start, *inner, end]
-    return [chain.text[first:last] for first, last in zip(bounds, bounds[1:], strict=False)]
+    return [chain.text[first:last] for first, last in pairwise((start, *inner, end))]
 
 
 def _halves(chain: Chain) -> Iterator[Reading]:

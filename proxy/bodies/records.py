@@ -47,7 +47,7 @@ def _text(raw: bytes) -> str:
 
 
 def _real(value: float) -> str:
-    return str(int(value)) if value == value and abs(value) < 1e19 and value == int(value) else repr(value)  # noqa: PLR0124
+    return str(int(value)) if value == value and abs(value) < 1e19 and value == int(value) else repr(value)
 
 
 def msgpack(data: bytes, limits: Limits) -> list[Item]:
@@ -84,7 +84,13 @@ def _msgpack_one(reader: _Reader, out: list[Item]) -> int:
     elif 0xC7 <= head <= 0xC9:
         size = reader.number(1 << head - 0xC7)
         out.append(reader.take(size + 1)[1:])
-    elif head in (0xCA, 0xCB):
+    else:
+        return _msgpack_sized(reader, out, head)
+    return 0
+
+
+def _msgpack_sized(reader: _Reader, out: list[Item], head: int) -> int:
+    if head in (0xCA, 0xCB):
         size = 4 if head == 0xCA else 8
         out.append(_real(struct.unpack(">f" if size == 4 else ">d", reader.take(size))[0]))
     elif 0xCC <= head <= 0xD3:

@@ -1,7 +1,7 @@
 r"""Escapes in a text: of JSON and programming languages (`\u0034`), of HTML (`&#52;`), of URLs (`%34`).
 
-Quoted-printable (RFC 2045 section 6.7) too, which a text is taken for where a line of it ends in `=` or two of its codes
-stand where nothing else puts them; and encoded words of mail headers (RFC 2047).
+Quoted-printable (RFC 2045 section 6.7) too, which a text is taken for where a line of it ends in `=` or its codes stand
+where nothing else puts them; and encoded words of mail headers (RFC 2047).
 """
 
 import html

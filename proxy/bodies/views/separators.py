@@ -1,4 +1,4 @@
-"""Values pulled apart by what stands between their characters: markup, brackets, symbols, spaces, quotes and plus signs.
+"""Values pulled apart by what stands between their characters: markup, brackets, symbols, spaces, quotes and pluses.
 
 A guess that joins characters is right by chance now and then, so that each reading names the entities it may show, all
 of them with a checksum or an unmistakable form. Ordinary separators (space, dash, dot, line end) are left to the
@@ -28,7 +28,7 @@ _GAPS: Final = bytes(
     for code in range(256)
 )
 _ODD_GAPS: Final = (b"ded", b"deed", b"desd", b"dsed", b"dsesd", b"deeed", b"deesd", b"dseed")
-"""A digit, a gap with a sign that recognisers do not bridge, a digit; `d` digit, `s` usual separator, `e` other sign."""
+"""A gap with a sign that recognisers do not bridge, between digits: `d` digit, `s` usual separator, `e` other sign."""
 _LEAST_DIGITS: Final = 9
 _LEAST_CARD: Final = 13
 _MOST_DIGITS: Final = 19
@@ -205,7 +205,8 @@ def _nothing(match: re.Match[str]) -> tuple[Piece, ...]:
 
 
 _BROKEN: Final = re.compile(
-    r"(?<=[\w])@(?:[\w\-]{0,63}|[\w\-]{1,63}(?:\.[\w\-]{1,63}){0,3}\.[a-z]?)\r?\n[ \t]{0,8}(?:[\w\-]{0,63}(?:\.[\w\-]{2,63}){1,4}|[a-z]{1,3}\b)"
+    r"(?<=[\w])@(?:[\w\-]{0,63}|[\w\-]{1,63}(?:\.[\w\-]{1,63}){0,3}\.[a-z]?)\r?\n[ \t]{0,8}"
+    r"(?:[\w\-]{0,63}(?:\.[\w\-]{2,63}){1,4}|[a-z]{1,3}\b)"
 )
 """An address cut by a line end before its domain is whole."""
 

@@ -4,6 +4,7 @@ Drops default-ignorable and control characters (zero width, soft hyphen, bidi ma
 digits, full-width, enclosed and look-alike forms to ASCII (NFKC, UAX 15; confusables, UTS 39), reads right-to-left
 overrides (UAX 9) backwards, and what is spelled in characters that nobody sees (tags, variation selectors) as text.
 """
+# ruff: noqa: RUF001 - look-alikes are what this table is about
 
 import re
 import unicodedata
