@@ -50,8 +50,19 @@ class _Lease:
     tight: bool = False
     touched_s: float = 0.0
     repairs: int = 0
-    refusal: tuple[float, int, Denied] | None = None
+    refusal: "_Refusal | None" = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """What the store said last. It holds for the budget it was asked about only: a policy that came since may have
+    another limit."""
+
+    until_s: float
+    least_usd_nanos: int
+    budget: BudgetPolicy
+    denied: Denied
 
 
 class Ledger:
@@ -179,7 +190,7 @@ class Ledger:
         async with lease.lock:
             if lease.available >= usd_nanos:
                 return self._take(app, key, lease, usd_nanos, exchange_id)
-            denied = self._remembered(lease, usd_nanos, now_s) or await self._extend(
+            denied = self._remembered(budget, lease, usd_nanos, now_s) or await self._extend(
                 budget, at, key, lease, usd_nanos, now_s
             )
             if denied is None:
@@ -189,12 +200,13 @@ class Ledger:
             raise denied
         return self._grant(app, key, usd_nanos, exchange_id, held=False)
 
-    def _remembered(self, lease: _Lease, usd_nanos: int, now_s: float) -> Denied | None:
-        if lease.refusal is None:
+    def _remembered(self, budget: BudgetPolicy, lease: _Lease, usd_nanos: int, now_s: float) -> Denied | None:
+        refusal = lease.refusal
+        if refusal is None or refusal.budget != budget:
             return None
-        until_s, least, denied = lease.refusal
-        if now_s >= until_s or usd_nanos < least:
+        if now_s >= refusal.until_s or usd_nanos < refusal.least_usd_nanos:
             return None
+        denied = refusal.denied
         return Denied(denied.code, denied.detail, where=denied.where, retry_after_s=denied.retry_after_s)
 
     async def _extend(
@@ -230,7 +242,7 @@ class Ledger:
             raise
         finally:
             lease.available += aside
-        lease.refusal = (now_s + REFUSAL_S, usd_nanos, denied)
+        lease.refusal = _Refusal(now_s + REFUSAL_S, usd_nanos, budget, denied)
         return denied
 
     async def _exceeded(self, budget: BudgetPolicy, at: Periods, app: str, usd_nanos: int, now_s: float) -> Denied:

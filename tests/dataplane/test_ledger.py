@@ -162,6 +162,20 @@ def test_exceeding_is_denied_with_the_time_to_come_back(paths: Paths) -> None:
     asyncio.run(scenario())
 
 
+def test_a_remembered_refusal_ends_with_the_policy_that_it_was_for(paths: Paths) -> None:
+    async def scenario() -> None:
+        ledger = Ledger(MemoryBudgetStore(), paths, "w1")
+        for _ in range(2):
+            with pytest.raises(Denied, match="budget_exceeded"):
+                await reserve(ledger, 2000)
+        raised = policy(daily_usd_nanos=3000)
+        assert (await reserve(ledger, 2000, raised)).usd_nanos == 2000
+        with pytest.raises(Denied, match="budget_exceeded"):
+            await reserve(ledger, 2000)
+
+    asyncio.run(scenario())
+
+
 def test_money_in_flight_is_told_apart_from_money_spent(paths: Paths) -> None:
     async def scenario() -> None:
         store = MemoryBudgetStore()
