@@ -73,6 +73,11 @@ class Paths:
         return self.state_dir / "demo"
 
     @property
+    def data_dir(self) -> Path:
+        """Indexes of exact data match, for policies that come from a store."""
+        return self.state_dir / "data"
+
+    @property
     def log_dir(self) -> Path:
         """Standard error of the child processes."""
         return self.state_dir / "log"

@@ -41,7 +41,7 @@ def _run(args: argparse.Namespace) -> int:
     last = rulings[-1][1]
     inspection = None
     if last.entry is not None and args.body is not None and last.decision.action == "allow":
-        inspection = _inspect(args, last.entry)
+        inspection = _inspect(args, snapshot, last.entry)
     show(args, _facts(rulings, inspection), _text(rulings, inspection))
     denied = last.decision.would_deny or (inspection is not None and inspection.action == "block")
     return EXIT_FINDINGS if denied else EXIT_CLEAN
@@ -180,8 +180,9 @@ def _digest(args: argparse.Namespace) -> Any:
     return lambda value: "hmac-sha256:" + hmac.new(key, value, hashlib.sha256).hexdigest()
 
 
-def _inspect(args: argparse.Namespace, entry: "Entry") -> "Inspection":
+def _inspect(args: argparse.Namespace, snapshot: "Snapshot", entry: "Entry") -> "Inspection":
     from proxy import providers
+    from proxy.cli._indexes import detectors
     from proxy.inspection import inspect
     from proxy.model import InspectJob
     from proxy.recognizers.engine import Engine
@@ -198,8 +199,9 @@ def _inspect(args: argparse.Namespace, entry: "Entry") -> "Inspection":
         placeholder_key=bytes(32),
         provider=provider.name if provider else None,
         skip_headers=entry.credentials.headers if entry.credentials else frozenset(),
+        tier=snapshot.platform.tier_of(_model(provider, head, args.body) if provider else None),
     )
-    return inspect(job, Engine.load(), now_s=_at(args))
+    return inspect(job, detectors(Engine.load(), args.paths, args.directory)(job.dlp), now_s=_at(args))
 
 
 def _facts(rulings: "list[tuple[str, Ruling]]", inspection: "Inspection | None") -> dict[str, Any]:

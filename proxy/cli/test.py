@@ -84,15 +84,16 @@ def _inspector(
     """The running proxy's inspector, which is warm; without one, an engine of our own."""
     socket = args.paths.inspector_socket(0)
     if not Path(socket).exists():
-        return _own_engine(), lambda: None
+        return _own_engine(args), lambda: None
+    from proxy.cli._indexes import index_keys
     from proxy.inspector.client import InspectorClient
 
-    client = InspectorClient(str(socket), deadline_s=10.0)
+    client = InspectorClient(str(socket), deadline_s=10.0, index_keys=index_keys(args.paths))
     try:
         runner.run(_connected(client))
     except TimeoutError:
         runner.run(client.aclose())
-        return _own_engine(), lambda: None
+        return _own_engine(args), lambda: None
     return lambda job: runner.run(client.inspect(job)), lambda: runner.run(client.aclose())
 
 
@@ -102,12 +103,13 @@ async def _connected(client: Any) -> None:
         await client.wait_ready()
 
 
-def _own_engine() -> "Callable[[InspectJob], Inspection]":
+def _own_engine(args: argparse.Namespace) -> "Callable[[InspectJob], Inspection]":
+    from proxy.cli._indexes import detectors
     from proxy.inspection import inspect
     from proxy.recognizers.engine import Engine
 
-    engine = Engine.load()
-    return lambda job: inspect(job, engine.naming(job.dlp), now_s=time.time())
+    detector_of = detectors(Engine.load(), args.paths, args.directory)
+    return lambda job: inspect(job, detector_of(job.dlp), now_s=time.time())
 
 
 def _text(rows: list[dict[str, Any]]) -> str:

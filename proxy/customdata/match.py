@@ -4,6 +4,7 @@ All texts of a message are looked at as one long row of words, because a JSON re
 leaves. Costs are bounded by the text and by the table: each value is looked up once however often it stands there.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,12 +24,12 @@ common city fit most rows) distances are no longer asked for: that can only find
 
 
 class Place(NamedTuple):
-    """Where a cell stands: characters `start:end` of text `text`, `word` words into the message."""
+    """Where a cell stands: `word` words into the message, characters `start:end` of text `text`. Sorts by that."""
 
+    word: int
     text: int
     start: int
     end: int
-    word: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,14 @@ def occurrences(index: Index, texts: Sequence[tuple[int, str]]) -> Occurrences:
             tag = tags.get(key)
             if tag is None:
                 tag = tags[key] = index.tagger.cell(one.kind, one.value)
-            found.setdefault(tag, []).append(Place(at, one.start, one.end, bases[leaf] + one.word))
+            found.setdefault(tag, []).append(Place(bases[leaf] + one.word, at, one.start, one.end))
     return Occurrences(list(found), list(found.values()))
 
 
 def _candidates(index: Index, text: Text, reaches: Mapping[str, int]) -> Iterator[Candidate]:
     kinds = {kind for _, kind in index.header.columns}
-    if "email" in kinds:
-        yield from text.mails()
+    mails = list(text.mails()) if "email" in kinds else []
+    yield from mails
     if "phone" in kinds:
         yield from text.phones()
     if "number" in kinds:
@@ -71,6 +72,9 @@ def _candidates(index: Index, text: Text, reaches: Mapping[str, int]) -> Iterato
     if not reaches:
         return
     of_words = [reaches.get(word, 0) for word in text.words]
+    for mail in mails:  # the name within an address is no second fact
+        for at in range(mail.word, text.word_at(mail.end)):
+            of_words[at] = 0
     if "name" in kinds:
         yield from text.rows_of_words("name", [reach & (1 << TEXT_SHIFT) - 1 for reach in of_words])
     if "text" in kinds:
@@ -132,19 +136,39 @@ def _rows(
 
 def _near(values: Sequence[tuple[int, int]], seen: Occurrences, rule: DlpExactMatch) -> list[Place]:
     """The places of one row's cells that lie within reach of enough other columns of it."""
-    placed = sorted((place.word, column, place) for value, column in values for place in seen.places[value])
-    counts: dict[int, int] = {}
+    placed = sorted((place, column) for value, column in values for place in seen.places[value])
+    columns: Counter[int] = Counter()
+    stretches: Counter[int] = Counter()
+    stretch = _stretches([place for place, _ in placed])
     out: list[Place] = []
     left = taken = 0
-    for right, (word, column, _) in enumerate(placed):
-        counts[column] = counts.get(column, 0) + 1
-        while word - placed[left][0] > rule.within_tokens:
-            gone = placed[left][1]
-            counts[gone] -= 1
-            if not counts[gone]:
-                del counts[gone]
+    for right, (place, column) in enumerate(placed):
+        columns[column] += 1
+        stretches[stretch[right]] += 1
+        while place.word - placed[left][0].word > rule.within_tokens:
+            _less(columns, placed[left][1])
+            _less(stretches, stretch[left])
             left += 1
-        if len(counts) >= rule.columns:
-            out += (place for _, _, place in placed[max(left, taken) : right + 1])
+        if min(len(columns), len(stretches)) >= rule.columns:
+            out += (near for near, _ in placed[max(left, taken) : right + 1])
             taken = right + 1
     return out
+
+
+def _stretches(places: Sequence[Place]) -> list[int]:
+    """Numbers the places so that those that overlap share a number: one stretch of text is evidence once."""
+    out: list[int] = []
+    text = end = number = -1
+    for place in places:
+        if place.text != text or place.start >= end:
+            number += 1
+            text, end = place.text, place.end
+        end = max(end, place.end)
+        out.append(number)
+    return out
+
+
+def _less(counts: Counter[int], key: int) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

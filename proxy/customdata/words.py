@@ -93,14 +93,14 @@ class Text:
         else:
             self.words = [fold(text[start:end]) for start, end in self.spans]
 
-    def _word_at(self, start: int) -> int:
+    def word_at(self, start: int) -> int:
         """How many words begin before `start`."""
         return bisect_left(self.spans, (start, 0))
 
     def mails(self) -> Iterator[Candidate]:
         if "@" in self._text:
             for match in _MAIL.finditer(self._text):
-                yield Candidate("email", match[0].casefold(), *match.span(), self._word_at(match.start()))
+                yield Candidate("email", match[0].casefold(), *match.span(), self.word_at(match.start()))
 
     def phones(self) -> Iterator[Candidate]:
         """Groups of digits with little between them, from any group on: what stands before a number in a table must
@@ -117,7 +117,7 @@ class Text:
                     break
                 value = _phone(digits)
                 if value is not None:
-                    yield Candidate("phone", value, start, right, self._word_at(start))
+                    yield Candidate("phone", value, start, right, self.word_at(start))
 
     def numbers(self, lengths: frozenset[int]) -> Iterator[Candidate]:
         """Groups of letters and digits with at most one separator between them, of one of the lengths that cells

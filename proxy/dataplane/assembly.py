@@ -160,7 +160,10 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     services = Services(
         worker_id=start["id"],
         watcher=watcher,
-        inspector=InspectorClient([str(paths.inspector_socket(index)) for index in range(start["inspectors"])]),
+        inspector=InspectorClient(
+            [str(paths.inspector_socket(index)) for index in range(start["inspectors"])],
+            index_keys=root.exact_match_keys(),
+        ),
         cache=ResponseCache(store.cache, cache_mac_key),
         ledger=Ledger(store.budget, paths, start["id"]),
         limiter=Limiter(paths),

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from proxy.errors import Denied
@@ -25,6 +25,7 @@ class InspectorClient:
     """One per worker. `start` first; `ready` once an inspector has greeted.
 
     `deadline_s` is for a small job and grows with the body. `clock` gives Unix seconds (expiry of exceptions).
+    `index_keys`: generation of the root secret -> key of exact match, for inspectors whose policies need it.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class InspectorClient:
         max_job_bytes: int = MAX_JOB_BYTES,
         memo_bytes: int = MEMO_BYTES,
         clock: Callable[[], float] = time.time,
+        index_keys: Mapping[str, bytes] | None = None,
     ) -> None:
         paths = [socket_path] if isinstance(socket_path, str) else list(socket_path)
         self.deadline_s = deadline_s
-        self._links = [Link(path, self._changed) for path in paths]
+        self._links = [Link(path, self._changed, index_keys) for path in paths]
         self._tasks: list[asyncio.Task[None]] = []
         self._any_ready = asyncio.Event()
         self._max_jobs = max_jobs

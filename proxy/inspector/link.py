@@ -62,8 +62,11 @@ class _Wire(asyncio.Protocol):
 class Link:
     """`run` keeps the connection up until cancelled; `ask` sends one job over it."""
 
-    def __init__(self, path: str, on_change: Callable[["Link"], None]) -> None:
+    def __init__(
+        self, path: str, on_change: Callable[["Link"], None], index_keys: Mapping[str, bytes] | None = None
+    ) -> None:
         self.path = path
+        self._index_keys = dict(index_keys or {})
         self.engine = ""
         self.ready = False
         self.load_bytes = 0
@@ -157,7 +160,9 @@ class Link:
         self._next_id += 1
         job_id = self._next_id
         if digest not in self._policies:
-            self._write({"t": "policy", "digest": digest, "policy": policy_fields(job.dlp)})
+            keys = self._index_keys if job.dlp.exact_match else {}
+            header = {"t": "policy", "digest": digest, "policy": policy_fields(job.dlp), "key_ids": list(keys)}
+            self._write(header, *keys.values())
             self._policies.add(digest)
         future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._waiting[job_id] = future

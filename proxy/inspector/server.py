@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from proxy.config.snapshot import DlpPolicy
 from proxy.errors import REASONS, Denied
+from proxy.inspector.indexes import Indexes
 from proxy.inspector.wire import VERSION, Decoder, Frame, WireError, encode, job_from, policy_from, verdict_frame
 from proxy.model import Inspection, InspectJob
 
@@ -146,8 +147,9 @@ def _error(job_id: int, why: str) -> list[bytes]:
 class Session(asyncio.Protocol):
     """One worker's connection: its policies and its jobs."""
 
-    def __init__(self, bench: Bench, engine_id: str) -> None:
+    def __init__(self, bench: Bench, engine_id: str, indexes: Indexes) -> None:
         self._bench = bench
+        self._indexes = indexes
         self._engine_id = engine_id
         self._decoder = Decoder()
         self._policies: OrderedDict[str, DlpPolicy] = OrderedDict()
@@ -179,6 +181,7 @@ class Session(asyncio.Protocol):
             self._take_job(frame)
         elif frame.kind == "policy":
             self._policies[frame.header["digest"]] = policy_from(frame.header["policy"])
+            self._indexes.trust(dict(zip(frame.header["key_ids"], frame.attachments, strict=True)))
             if len(self._policies) > MAX_POLICIES:
                 self._policies.popitem(last=False)
         elif frame.kind == "ping":
@@ -225,12 +228,13 @@ def engine_digest() -> str:
     return digest.hexdigest()
 
 
-def judge_with(engine: "Engine") -> Judge:
-    """The real inspection."""
+def judge_with(engine: "Engine", indexes: Indexes) -> Judge:
+    """The real inspection: the engine, and each policy's own data."""
+    from proxy.customdata.detector import with_custom_data
     from proxy.inspection import inspect
 
     def judge(job: InspectJob) -> Inspection:
-        return inspect(job, engine.naming(job.dlp), now_s=time.time())
+        return inspect(job, with_custom_data(engine.naming(job.dlp), job.dlp, indexes.of), now_s=time.time())
 
     return judge
 
@@ -261,7 +265,7 @@ def _answers(path: str) -> bool:
         return True
 
 
-async def serve(path: str, judge: Judge, parent: int) -> None:
+async def serve(path: str, judge: Judge, indexes: Indexes, parent: int) -> None:
     """Serves until SIGTERM or SIGINT, or until the parent is gone."""
     bench = Bench(judge)
     engine_id = engine_digest()
@@ -269,7 +273,7 @@ async def serve(path: str, judge: Judge, parent: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await loop.create_unix_server(lambda: Session(bench, engine_id), sock=bind(path))
+    server = await loop.create_unix_server(lambda: Session(bench, engine_id, indexes), sock=bind(path))
     while not stop.is_set() and os.getppid() == parent:
         # Rearmed on every tick; its timer needs neither this thread nor the interpreter lock.
         faulthandler.dump_traceback_later(STUCK_AFTER_S, exit=True)
@@ -291,19 +295,21 @@ def main(argv: list[str] | None = None) -> int:
     parent = os.getppid()
     parser = argparse.ArgumentParser(prog="proxy.inspector.server")
     parser.add_argument("--socket", required=True, metavar="PATH")
-    path = parser.parse_args(argv).socket
+    parser.add_argument("--data", action="append", default=[], metavar="DIR", help="where indexes lie")
+    args = parser.parse_args(argv)
+    path, indexes = args.socket, Indexes([Path(directory) for directory in args.data])
     from proxy.recognizers.base import ModelUnavailable
     from proxy.recognizers.engine import Engine
 
     try:
-        judge = judge_with(Engine.load())
+        judge = judge_with(Engine.load(), indexes)
     except ModelUnavailable as missing:
         print(f"error: {missing.what}\n  at:  inspector\n  fix: {missing.fix}", file=sys.stderr)  # noqa: T201
         return EXIT_NO_MODEL
     gc.collect()
     gc.freeze()
     try:
-        asyncio.run(serve(path, judge, parent))
+        asyncio.run(serve(path, judge, indexes, parent))
     except OSError as error:
         print(f"error: {error.strerror}\n  at:  {path}\n  fix: {_FIX_SOCKET}", file=sys.stderr)  # noqa: T201
         return EXIT_NO_SOCKET

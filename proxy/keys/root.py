@@ -29,8 +29,20 @@ PLACEHOLDER: Final = "placeholder"
 MEMO: Final = "memo"
 PSEUDONYM: Final = "pseudonym"
 CREDENTIAL_PIN: Final = "credential_pin"
+EXACT_MATCH: Final = "exact_match"
 PURPOSES: Final = frozenset(
-    (CA_PASSPHRASE, PROXY_TOKEN, MANIFEST, AUDIT_CHAIN, CACHE, PLACEHOLDER, MEMO, PSEUDONYM, CREDENTIAL_PIN)
+    (
+        CA_PASSPHRASE,
+        PROXY_TOKEN,
+        MANIFEST,
+        AUDIT_CHAIN,
+        CACHE,
+        PLACEHOLDER,
+        MEMO,
+        PSEUDONYM,
+        CREDENTIAL_PIN,
+        EXACT_MATCH,
+    )
 )
 
 _SECRET_BYTES = 32
@@ -103,6 +115,10 @@ class RootKey:
     def derive(self, purpose: str, *, app: str = "", key_id: str = "", length: int = 32) -> bytes:
         """As Generation.derive, from the active generation."""
         return self.active.derive(purpose, app=app, key_id=key_id, length=length)
+
+    def exact_match_keys(self) -> dict[str, bytes]:
+        """Generation id -> key of the indexes made with it, of all that still count."""
+        return {g.id: g.derive(EXACT_MATCH) for g in self.generations if g.state != "archived"}
 
     def find(self, generation_id: str, *states: State) -> Generation | None:
         """The generation called `generation_id` when it is in one of `states` (none given = any)."""

@@ -131,11 +131,18 @@ class Supervisor:
         private_dir(self.paths.socket_dir)
         for index in range(self.options.inspectors):
             path = self.paths.inspector_socket(index)
-            command = module_command("proxy.inspector.server", "--socket", str(path))
+            command = module_command("proxy.inspector.server", "--socket", str(path), *self._data_options())
             log = self.paths.log_dir / f"inspector-{index}.log"
             child = Child("inspector", str(index), command, log, on_end=self._child_ended("inspector"))
             self.inspectors.append(child)
             self._keep_child(stack, child)
+
+    def _data_options(self) -> list[str]:
+        """Where inspectors find the indexes that policies name by digest."""
+        directories = [self.paths.data_dir, self.paths.state_dir]
+        if self.options.directory is not None:
+            directories.append(self.options.directory)
+        return [part for directory in directories for part in ("--data", str(directory))]
 
     def _keep_child(self, stack: contextlib.AsyncExitStack, child: Child) -> None:
         task = asyncio.create_task(child.run(), name=f"{child.kind}-{child.name}")

@@ -13,7 +13,7 @@ JOB = InspectJob("app", POLICY, "POST", "/", ((b"a", b"b"),), b"body", b"k" * 32
 CHANGES = {
     "app": "other", "method": "PUT", "target": "/x", "headers": ((b"a", b"c"),), "body": b"body2",
     "placeholder_key": b"j" * 32, "provider": None, "skip_headers": frozenset({"y"}), "direction": "response",
-    "trailers": ((b"t", b"1"),), "dlp": DlpPolicy("strict", (), "redact", digest="same"),
+    "trailers": ((b"t", b"1"),), "tier": "trusted", "dlp": DlpPolicy("strict", (), "redact", digest="same"),
 }  # fmt: skip
 
 
