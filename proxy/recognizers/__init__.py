@@ -1,7 +1,8 @@
 """Recognisers, one module each, found by listing this package.
 
 A module exports `RECOGNIZER` or, when one source gives several, `RECOGNIZERS`. Its corpus is
-`tests/recognizers/corpus/<module>.yaml`. The modules in `_HELPERS` are not recognisers.
+`tests/recognizers/corpus/<module>.yaml`. Modules in `_HELPERS`, and those that begin with `_`, are not
+recognisers.
 """
 
 import importlib
@@ -16,7 +17,8 @@ _HELPERS: Final = frozenset({"base", "engine", "profiles", "prose", "resolve"})
 
 def modules() -> tuple[str, ...]:
     """Names of the recogniser modules, sorted."""
-    return tuple(sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name not in _HELPERS))
+    names = (found.name for found in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in names if name not in _HELPERS and not name.startswith("_")))
 
 
 @cache

@@ -5,7 +5,7 @@ with a context word beside it (`CONTEXT_RAISE`). Findings carry offsets only; th
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
@@ -102,35 +102,10 @@ def near(text: str, start: int, end: int, words: frozenset[str]) -> bool:
     return bool(pattern.search(before) or pattern.search(text[end : end + CONTEXT_AFTER_CHARS]))
 
 
+_DOUBLED: Final = str.maketrans("0123456789", "0246813579")
+
+
 def luhn(digits: str) -> bool:
     """ISO/IEC 7812-1 annex B check."""
-    total = 0
-    for index, digit in enumerate(reversed(digits)):
-        value = ord(digit) - 48
-        if index % 2:
-            value = value * 2 - 9 * (value > 4)
-        total += value
-    return total % 10 == 0
-
-
-@dataclass(frozen=True, slots=True)
-class DigitRun:
-    """Digits with the separators between them: `groups` are (start, end) spans in the text, in order."""
-
-    groups: tuple[tuple[int, int], ...]
-
-    def windows(self, text: str, least: int, most: int) -> Iterator[tuple[int, int, str, tuple[int, ...]]]:
-        """Every stretch of whole groups with `least`..`most` digits, longest first per start:
-        (start, end, digits, group sizes). At most `most` windows per group: linear."""
-        for first in range(len(self.groups)):
-            digits = ""
-            sizes: list[int] = []
-            found = []
-            for start, end in self.groups[first : first + most]:
-                digits += text[start:end]
-                sizes.append(end - start)
-                if len(digits) > most:
-                    break
-                if len(digits) >= least:
-                    found.append((self.groups[first][0], end, digits, tuple(sizes)))
-            yield from reversed(found)
+    doubled = digits[-2::-2].translate(_DOUBLED)
+    return sum(map(int, digits[-1::-2] + doubled)) % 10 == 0

@@ -1,11 +1,11 @@
 """Payment card numbers: issuer prefix, length and Luhn (ISO/IEC 7812-1), with the separators people type."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from proxy.model import Finding
-from proxy.recognizers.base import SURE, WITH_CONTEXT_ONLY, DigitRun, Recognizer, has_digit, luhn
+from proxy.recognizers.base import SURE, WITH_CONTEXT_ONLY, Recognizer, has_digit, luhn
 
 _ISSUERS: Final[tuple[tuple[int, int, frozenset[int]], ...]] = (
     # first prefix, last prefix, lengths; from the issuers' published BIN ranges
@@ -41,11 +41,11 @@ _ISSUERS: Final[tuple[tuple[int, int, frozenset[int]], ...]] = (
     (6333, 6333, frozenset({16})),  # Laser, Solo and Switch, long gone but still in archives
     (6767, 6767, frozenset({16, 18, 19})),
 )
-_BY_DIGITS: Final[dict[int, dict[int, frozenset[int]]]] = {}
+_BY_PREFIX: Final[dict[str, frozenset[int]]] = {}
 for _first, _last, _lengths in _ISSUERS:
-    _table = _BY_DIGITS.setdefault(len(str(_first)), {})
-    for _prefix in range(_first, _last + 1):
-        _table[_prefix] = _table.get(_prefix, frozenset()) | _lengths
+    for _prefix in map(str, range(_first, _last + 1)):
+        _BY_PREFIX[_prefix] = _BY_PREFIX.get(_prefix, frozenset()) | _lengths
+_PREFIX_SIZES: Final = sorted({len(prefix) for prefix in _BY_PREFIX})
 
 # Up to five separators: "4111 - 1111", "4111\n1111", "**4111** **1111**". Letters or a decimal point before mean an
 # identifier or a fraction. The pattern is deterministic, so it is linear.
@@ -55,11 +55,18 @@ _RUN: Final = re.compile(
 _GROUP: Final = re.compile(r"[0-9]+")
 _MIN_DIGITS: Final = 12
 _MAX_DIGITS: Final = 19
+_MAX_PREFIX_DIGITS: Final = 6
+
+
+def lengths_of(digits: str) -> frozenset[int]:
+    """Lengths of the card numbers that an issuer gives out under these first digits."""
+    found = (_BY_PREFIX.get(digits[:size], frozenset()) for size in _PREFIX_SIZES)
+    return frozenset[int]().union(*found)
 
 
 def issued(digits: str) -> bool:
     """True when an issuer gives out numbers of this prefix and length."""
-    return any(len(digits) in table.get(int(digits[:size]), ()) for size, table in _BY_DIGITS.items())
+    return len(digits) in lengths_of(digits)
 
 
 def _usual(sizes: tuple[int, ...]) -> bool:
@@ -78,14 +85,33 @@ def _find(text: str) -> Iterator[Finding]:
     for run in _RUN.finditer(text):
         if run.end() - run.start() < _MIN_DIGITS:
             continue
-        groups = tuple(group.span() for group in _GROUP.finditer(text, run.start(), run.end()))
+        groups = [group.span() for group in _GROUP.finditer(text, run.start(), run.end())]
         taken = 0
-        for start, end, digits, sizes in DigitRun(groups).windows(text, _MIN_DIGITS, _MAX_DIGITS):
-            if start < taken or not issued(digits) or not luhn(digits) or _is_fraction(text, start, sizes):
+        for start, end, sizes in _numbers(text, groups):
+            if start < taken or _is_fraction(text, start, sizes):
                 continue
             usual = _usual(sizes)
             taken = end if usual else taken
             yield Finding("CREDIT_CARD", start, end, SURE if usual else WITH_CONTEXT_ONLY, "credit_card")
+
+
+def _numbers(text: str, groups: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """(start, end, group sizes) of whole groups that make a valid number, longest first per start."""
+    digits = "".join(text[start:end] for start, end in groups)
+    sizes = [end - start for start, end in groups]
+    offset = 0
+    for first, size in enumerate(sizes):
+        lengths = lengths_of(digits[offset : offset + _MAX_PREFIX_DIGITS])
+        found = []
+        total = 0
+        for last in range(first, len(sizes)) if lengths else ():
+            total += sizes[last]
+            if total > _MAX_DIGITS:
+                break
+            if total in lengths and luhn(digits[offset : offset + total]):
+                found.append((groups[first][0], groups[last][1], tuple(sizes[first : last + 1])))
+        yield from reversed(found)
+        offset += size
 
 
 RECOGNIZER: Final = Recognizer(

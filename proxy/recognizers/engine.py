@@ -95,9 +95,10 @@ class _Plan:
 
     key: str
     profile: Profile
-    wanted: frozenset[str]
     local: tuple[Recognizer, ...]
     batched: tuple[Recognizer, ...]
+    allowed: Mapping[str, frozenset[str]]
+    """By recogniser: the entities that it may report here."""
 
 
 class Engine:
@@ -152,13 +153,22 @@ class Engine:
         if plan is None:
             profile = self._profiles[name]
             wanted = profile.entities | named
-            used = [item for item in self._recognizers if item.entities & wanted]
+            allowed = {item.name: self._allowed(item, profile, named) for item in self._recognizers}
+            used = [item for item in self._recognizers if allowed[item.name]]
             key = "\0".join((name, *sorted(wanted - profile.entities)))
             local = tuple(item for item in used if item.find_many is None)
             batched = tuple(item for item in used if item.find_many is not None)
-            plan = _Plan(key, profile, wanted, local, batched)
+            plan = _Plan(key, profile, local, batched, allowed)
             self._plans[name, named] = plan
         return plan
+
+    def _allowed(self, item: Recognizer, profile: Profile, named: frozenset[str]) -> frozenset[str]:
+        """A model that the profile does not name is asked only for what the profile's models cannot find."""
+        wanted = item.entities & (profile.entities | named)
+        if item.layer != "model" or item.name in profile.models:
+            return wanted
+        covered = (other.entities for other in self._recognizers if other.name in profile.models)
+        return item.entities & named - frozenset[str]().union(*covered)
 
     def _fresh(self, texts: list[str], plan: _Plan) -> list[list[Finding]]:
         raw: list[list[tuple[int, Finding]]] = [list(self._local(text, plan)) for text in texts]
@@ -200,14 +210,14 @@ class Engine:
     @staticmethod
     def _weighed(text: str, item: Recognizer, findings: Iterable[Finding], plan: _Plan) -> Iterator[Finding]:
         for finding in findings:
-            if finding.entity not in plan.wanted:
+            if finding.entity not in plan.allowed[item.name]:
                 continue
             score = finding.score
             if score < 1 and near(text, finding.start, finding.end, item.context):
                 score = min(1.0, max(score + CONTEXT_RAISE, MIN_SCORE_WITH_CONTEXT))
             if not plan.profile.admits(finding.entity, score):
                 continue
-            if item.layer == "model" and not plausible(text, finding, plan.profile.prose_filter):
+            if item.layer == "model" and not plausible(text, finding, plan.profile.floors):
                 continue
             yield finding if score == finding.score else replace(finding, score=score)
 

@@ -52,7 +52,7 @@ _BRIDGES: Final = (
 @cache
 def _loaded(class_name: str) -> tuple[Any, tuple[tuple[Any, float], ...]]:
     """The recogniser and its (compiled pattern, score) pairs."""
-    import regex  # type: ignore[import-untyped]
+    import regex
 
     try:
         from presidio_analyzer import predefined_recognizers

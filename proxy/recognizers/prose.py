@@ -1,13 +1,32 @@
 """Doubts about a model's hits: names that touch source code, hold digits, are shouted, or name technology.
 
-spaCy's small model gives no probabilities and was trained on news, so on code, logs and package lists most of its hits
-are wrong. These rules look at one finding and the characters around it.
+What a model was not trained on (code, logs, package lists) it takes for names with middling probability, and mostly in
+forms that names seldom have. How sure it must be for which form is data of the profile.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from proxy.model import Finding
+
+type Form = Literal[
+    "word",
+    "words",
+    "lower_word",
+    "lower_words",
+    "caps_word",
+    "caps_words",
+    "address",
+    "lower_address",
+    "number",
+    "code",
+]
+"""What a finding looks like: one word or several, in small or capital letters throughout; with digits; digits only.
+`code` is any of them right beside characters of source code."""
+
+type Floors = Mapping[str, Mapping[Form, float]]
+"""By entity and form: the probability from which on a model's finding is believed. Above 1: never."""
 
 _CODE_BEFORE: Final = re.compile(r"(?:[_\\/=<@#$%{}\[\]|`~^*&+]|(?<!\n)(?<!\A)>|[\w)\]]\.|::|->|\w\(|\w:|\")\Z")
 _CODE_AFTER: Final = re.compile(r"[_\\/=<>@#$%{}\[\]|`~^*+]|\.[\w(]|\(|::|->|:\w|\"")
@@ -198,22 +217,33 @@ _TECHNOLOGY: Final = frozenset(
 )
 
 
-def plausible(text: str, finding: Finding, doubt: Literal["none", "usual", "hard"]) -> bool:
-    """Whether a person or place found by a model is worth reporting under this much doubt."""
-    if doubt == "none" or finding.entity not in {"PERSON", "LOCATION"}:
+def plausible(text: str, finding: Finding, floors: Floors) -> bool:
+    """Whether a model's finding is sure enough for what it looks like. Entities that `floors` does not name are."""
+    wanted = floors.get(finding.entity)
+    if wanted is None:
         return True
     value = text[finding.start : finding.end]
     words = _LETTERS.findall(value)
-    if not words or max(map(len, words)) < 2 or any(char.isdigit() for char in value):
+    if any(word.lower() in _TECHNOLOGY for word in words):
         return False
-    if any(word.lower() in _TECHNOLOGY for word in words) or _touches_code(text, finding, value):
+    if finding.entity == "PERSON" and len(words) == 1 and _opens_comment(text, finding.start):
         return False
-    single = len(words) == 1
-    if finding.entity == "PERSON" and single and (value.isupper() or _opens_comment(text, finding.start)):
+    if _touches_code(text, finding, value) and finding.score < wanted.get("code", 0.0):
         return False
+    return finding.score >= wanted.get(form_of(value, words), 0.0)
+
+
+def form_of(value: str, words: Sequence[str]) -> Form:
+    """What the value looks like; `words` are its runs of letters."""
+    if not words or max(map(len, words)) < 2:
+        return "number"
+    if any(char.isdigit() for char in value):
+        return "lower_address" if all(word.islower() for word in words) else "address"
     if not any(word[0].isupper() for word in words):
-        return doubt != "hard" and finding.entity == "LOCATION"
-    return doubt != "hard" or (not single and not all(word.isupper() for word in words))
+        return "lower_word" if len(words) == 1 else "lower_words"
+    if all(word.isupper() for word in words):
+        return "caps_word" if len(words) == 1 else "caps_words"
+    return "word" if len(words) == 1 else "words"
 
 
 def _touches_code(text: str, finding: Finding, value: str) -> bool:

@@ -36,6 +36,8 @@ _REFERENCE: Final = re.compile(
 )
 _WORDY: Final = re.compile(r"[A-Za-z]+(?:[_\-. ][A-Za-z]+)*[.:!?]?\Z")
 _TRAILING: Final = ".:!?"
+_JUDGED_CHARS: Final = 96
+"""What a value is judged by: enough for any key, and bounded work for a text of nothing but keywords."""
 _NEXT_FIELD: Final = re.compile(r"&\w{1,32}=")
 """Of a query or form: `token=…&next=…`."""
 
@@ -59,6 +61,7 @@ def _classes(value: str) -> int:
 
 def _worth(value: str, *, quoted: bool) -> float:
     """A score for a value behind a telling name; 0 when it is a reference, a placeholder or plain prose."""
+    value = value[:_JUDGED_CHARS]
     if _REFERENCE.match(value) or documentation(value) or len(set(value)) < 4:
         return 0.0
     if _WORDY.match(value):
@@ -71,8 +74,9 @@ def _worth(value: str, *, quoted: bool) -> float:
 
 
 def _assigned(text: str) -> Iterator[Finding]:
+    taken = 0
     for name in _KEYWORD.finditer(text):
-        match = _ASSIGN.match(text, name.end())
+        match = _ASSIGN.match(text, name.end()) if name.start() >= taken else None
         if match is None:
             continue
         group = "quoted" if match["quoted"] is not None else "bare"
@@ -81,7 +85,8 @@ def _assigned(text: str) -> Iterator[Finding]:
             value = _NEXT_FIELD.split(value, maxsplit=1)[0].rstrip(_TRAILING)
         score = _worth(value, quoted=group == "quoted")
         if score:
-            yield Finding("SECRET", match.start(group), match.start(group) + len(value), score, "secret_keyword")
+            taken = match.start(group) + len(value)
+            yield Finding("SECRET", match.start(group), taken, score, "secret_keyword")
 
 
 def _find(text: str) -> Iterator[Finding]:

@@ -6,7 +6,10 @@ bounded or followed by nothing, so matching is linear.
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
+
+from ahocorasick_rs import AhoCorasick
 
 from proxy.model import Finding
 from proxy.recognizers.base import SURE, WITH_CONTEXT_ONLY, Recognizer
@@ -204,8 +207,15 @@ _BY_LITERAL: Final[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 for _vendor, _literal, _rest in _ROWS:
     _compiled = re.compile(rf"{re.escape(_literal)}(?:{_rest})(?![A-Za-z0-9_])")
     _BY_LITERAL.setdefault(_literal, []).append((_vendor, _compiled))
-# Longest literal first: `sk-ant-` before `sk-`.
-_LITERALS: Final = re.compile("|".join(re.escape(text) for text in sorted(_BY_LITERAL, key=len, reverse=True)))
+_LITERALS: Final = tuple(_BY_LITERAL)
+
+
+@cache
+def _automaton() -> AhoCorasick:
+    """One pass over the text for all literals at once."""
+    return AhoCorasick(list(_LITERALS))
+
+
 _WORD: Final = re.compile(r"[A-Za-z0-9_\-]")
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]{0,5}m\Z")
 
@@ -220,19 +230,18 @@ def _score(value: str) -> float:
 
 
 def _find(text: str) -> Iterator[Finding]:
-    position = 0
-    while (hit := _LITERALS.search(text, position)) is not None:
-        position = hit.start() + 1
-        literal = hit[0]
+    taken = 0
+    for which, start, _ in sorted(_automaton().find_matches_as_indexes(text, overlapping=True), key=_longest_first):
+        literal = _LITERALS[which]
         host_like = literal[0] == "." or "." in literal[1:-2]
-        if not host_like and _inside_word(text, hit.start()):
+        if start < taken or (not host_like and _inside_word(text, start)):
             continue
-        for _, pattern in _candidates(literal):
-            match = pattern.match(text, hit.start())
+        for _, pattern in _BY_LITERAL[literal]:
+            match = pattern.match(text, start)
             if match is not None:
-                start = _token_start(text, match.start()) if literal == ".atlasv1." else match.start()
-                yield Finding("SECRET", start, match.end(), _score(match[0]), "secret_token")
-                position = match.end()
+                begin = _token_start(text, start) if literal == ".atlasv1." else start
+                yield Finding("SECRET", begin, match.end(), _score(match[0]), "secret_token")
+                taken = match.end()
                 break
     for form in _FORMS:
         if form.literal in text:
@@ -240,17 +249,17 @@ def _find(text: str) -> Iterator[Finding]:
                 yield Finding("SECRET", match.start(), match.end(), _score(match[0]), "secret_token")
 
 
+def _longest_first(hit: tuple[int, int, int]) -> tuple[int, int]:
+    """`sk-ant-` before `sk-`."""
+    _, start, end = hit
+    return start, -end
+
+
 def _inside_word(text: str, position: int) -> bool:
     """A letter or digit before: part of another word, unless it ends a terminal's colour code (`ESC[31m`)."""
     if position == 0 or not _WORD.match(text, position - 1):
         return False
     return not _COLOUR.search(text, max(0, position - 8), position)
-
-
-def _candidates(literal: str) -> Iterator[tuple[str, re.Pattern[str]]]:
-    """Rows of the literal found and of the shorter literals that it starts with."""
-    for size in range(len(literal), 1, -1):
-        yield from _BY_LITERAL.get(literal[:size], ())
 
 
 def _token_start(text: str, position: int) -> int:

@@ -22,11 +22,6 @@ SENTENCE = (
 )
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return Engine.load()
-
-
 def _marker(name: str, needle: str, score: float = 1.0, **more: object) -> Recognizer:
     def find(text: str) -> Iterable[Finding]:
         start = text.find(needle)
