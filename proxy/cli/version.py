@@ -26,6 +26,7 @@ def _run(args: argparse.Namespace) -> int:
         "python": platform.python_version(),
         "platform": f"{sys.platform} {platform.machine()}",
         "license": "Apache-2.0",
+        "detection model": "Rampart, by National Design Studio, CC BY 4.0, converted to 8-bit integers",
     }
     text = "\n".join(f"{name}: {value}" for name, value in facts.items())
     if args.licenses:
