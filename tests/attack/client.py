@@ -3,6 +3,7 @@
 HTTP answers are read leniently; a TLS alert, a reset and an end of the connection are all `close`.
 """
 
+import contextlib
 import re
 import socket
 import ssl
@@ -167,10 +168,6 @@ def attack(run: Run, gate: Gate, on_step: Callable[[Mapping[str, Any]], None]) -
     observed = Observed()
     values = {**gate.values, **run.values}
     spec = run.spec
-    base = "http://${A}" if run.mode == "explicit" else ""
-    values.setdefault("BASE", base)
-    secure = run.mode in {"connect", "transparent-tls", "h2", "transparent-h2"}
-    values.setdefault("AUTH", "${AS}" if secure else "${A}")
     pipe: Pipe | None = None
     try:
         opened = _open(run, gate, values, observed)
@@ -182,6 +179,10 @@ def attack(run: Run, gate: Gate, on_step: Callable[[Mapping[str, Any]], None]) -
             return observed
         steps = spec.get("steps") or [{"send": spec.get("send", "")}, {"answers": 1}]
         _steps(steps, pipe, values, observed, on_step, float(run.want.get("within_s", 1.0)) + GRACE_S)
+        if run.want.get("closed") and not observed.closed:
+            with contextlib.suppress(TimeoutError):
+                while pipe.more(time.monotonic() + 1.0):
+                    pass
     except TimeoutError:
         observed.error = "nothing came in time"
     except (OSError, ssl.SSLError, h2.exceptions.ProtocolError) as error:

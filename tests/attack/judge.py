@@ -38,7 +38,7 @@ class Judge:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.expected: Counter[str] = Counter()
+        self._saved: dict[str, dict[str, Any]] = {}
 
     def run(self, run: Run, *, again: bool = True) -> Verdict:
         """The verdict on one run; a run that was only slow gets a second chance (machines stutter)."""
@@ -50,7 +50,8 @@ class Judge:
     def _once(self, run: Run) -> Verdict:
         world = self.world
         token = world.token()
-        run = Run(run.case, run.variant, run.mode, run.spec, {"T": token, **run.values})
+        form = {"BASE": "http://${A}" if run.mode == "explicit" else "", "AUTH": "${AS}" if run.secure else "${A}"}
+        run = Run(run.case, run.variant, run.mode, run.spec, {"T": token, **form, **run.values})
         values = {**world.values, **run.values}
         if world.trail:
             world.trail.more()
@@ -119,17 +120,23 @@ class Judge:
             self.world.resolver.set(_built(operand, values))
         elif verb == "drop_upstreams":
             self.world.upstreams.drop()
-        elif verb == "policy" and isinstance(self.world, NetWorld):
-            self._edit_policy(operand)
+        elif verb in {"revoke", "restore"} and isinstance(self.world, NetWorld):
+            self._revoke(str(operand), back=verb == "restore")
         else:
             raise ValueError(f"no step {verb!r}")
 
-    def _edit_policy(self, operand: Mapping[str, Any]) -> None:
+    def _revoke(self, app: str, *, back: bool) -> None:
+        """Publishes the app's policy without (or again with) the allowed host."""
         world = self.world
-        if isinstance(world, NetWorld):
-            for name, fields in operand.items():
-                world.apps[name] = {**world.apps[name], **fields}
-            world.push()
+        if not isinstance(world, NetWorld):
+            return
+        if back:
+            world.apps[app] = self._saved[app]
+        else:
+            whole = self._saved[app] = world.apps[app]
+            left = [entry for entry in whole["allow"] if entry["host"] != "allowed.test"]
+            world.apps[app] = {**whole, "allow": left}
+        world.push()
 
     # -- after
 
@@ -323,7 +330,9 @@ def _plain_ip(ip: str) -> str:
 
 
 def _statuses(one: Any) -> set[int]:
-    return {0 if status == "close" else int(status) for status in (one if isinstance(one, list) else [one])}
+    words = {"close": 0, "nothing": -2}
+    listed = one if isinstance(one, list) else [one]
+    return {words[status] if status in words else int(status) for status in listed}
 
 
 def _word(status: int) -> str:

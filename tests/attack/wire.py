@@ -20,11 +20,11 @@ import brotli
 import yaml
 import zstandard
 
+from tests.attack import hello
 from tests.attack.frames import frame
 
 HERE: Final = Path(__file__).parent
 MODES: Final = ("explicit", "connect", "connect-plain", "h2", "transparent", "transparent-tls", "transparent-h2")
-TLS_MODES: Final = frozenset(("connect", "transparent-tls"))
 _PLACE = re.compile(r"\$\{(\w+)\}")
 SSN: Final = "123-45-6789"
 
@@ -46,6 +46,11 @@ class Run:
     @property
     def label(self) -> str:
         return f"{self.case}[{self.variant}] {self.mode}" if self.variant else f"{self.case} {self.mode}"
+
+    @property
+    def secure(self) -> bool:
+        """True where the client speaks TLS."""
+        return self.mode not in {"explicit", "connect-plain", "transparent"}
 
     @property
     def want(self) -> Mapping[str, Any]:
@@ -127,6 +132,8 @@ def build(expression: Any, values: Mapping[str, Any]) -> bytes:
     match operator:
         case "chunked":
             return _chunked(operand, inner)
+        case "list":
+            return inner(operand)
         case "repeat":
             return inner(operand[0]) * int(operand[1])
         case "message":
@@ -145,6 +152,18 @@ def build(expression: Any, values: Mapping[str, Any]) -> bytes:
                 payload = (packer.compress(payload) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
             flags = {name: operand[name] for name in ("fin", "rsv", "masked", "claim") if name in operand}
             return frame(int(operand.get("opcode", 1)), payload, **flags)
+        case "hello":
+            return hello.records(hello.hello(hello.server_names(inner(operand))))
+        case "hello_records":
+            return hello.records(hello.hello(hello.server_names(inner(operand[0]))), int(operand[1]))
+        case "hello_names":
+            return hello.records(hello.hello(hello.server_names(*(inner(name) for name in operand))))
+        case "hello_twice":
+            return hello.twice([inner(name) for name in operand])
+        case "hello_padded":
+            return hello.padded(inner(operand[0]), int(operand[1]))
+        case "hello_ech":
+            return hello.ech(inner(operand))
         case "slice":
             return inner(operand[0])[slice(*operand[1:])]
     raise CaseError(f"no operator {operator!r}")
@@ -228,7 +247,7 @@ def _variants(case: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
     for index, line in enumerate(file.read_text().splitlines()):
         row = json.loads(line) if file.suffix == ".jsonl" else {"line": line}
         name = str(row.get(rows.get("name", "name"), index))
-        if not line.strip() or name in skip or (only and name not in only):
+        if not line.strip() or index % int(rows.get("every", 1)) or name in skip or (only and name not in only):
             continue
         values: dict[str, Any] = {}
         for key, value in row.items():

@@ -193,7 +193,7 @@ class NetWorld(World):
         if self.product is None:
             return
         self.write_policy()
-        self.product.cli("push", "--directory", str(self.policy_dir), "--reason", "attack")
+        self.product.cli("push", str(self.policy_dir), "--yes", "--reason", "attack")
         self.product.admin("reload")
 
     def context_of(self, ip: str) -> ssl.SSLContext | None:
