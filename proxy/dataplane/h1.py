@@ -205,16 +205,18 @@ def _tokens(headers: Headers, name: bytes) -> frozenset[bytes]:
 class ChunkedReader:
     """Takes a chunked body apart (RFC 9112 section 7.1). Chunk extensions are dropped, never passed on.
 
-    `busy`: the last `feed` stopped before it had read what there is, so that tiny chunks cannot hold the event loop;
-    feed again before waiting for more.
+    `limit_bytes`: of the whole payload; a size line that goes past it is refused at once (None: the body is streamed,
+    whatever its size). `busy`: the last `feed` stopped before it had read what there is, so that tiny chunks cannot
+    hold the event loop; feed again before waiting for more.
     """
 
-    __slots__ = ("_left", "_state", "_trailer_bytes", "busy", "done", "trailers")
+    __slots__ = ("_left", "_limit_bytes", "_state", "_total", "busy", "done", "trailers")
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int | None = None) -> None:
         self._left = 0
+        self._limit_bytes = limit_bytes
         self._state = "size"
-        self._trailer_bytes = 0
+        self._total = 0
         self.busy = False
         self.done = False
         self.trailers: Headers = ()
@@ -244,6 +246,11 @@ class ChunkedReader:
             raise Denied("malformed", "A chunk size is not plain hexadecimal")
         del buffer[: end + 2]
         self._left = int(size, 16)
+        self._total += self._left
+        if self._limit_bytes is not None and self._total > self._limit_bytes:
+            raise Denied(
+                "too_large", f"The body has more than {self._limit_bytes} bytes, which is what may be sent here"
+            )
         self._state = "data" if self._left else "trailers"
         return True
 
@@ -275,10 +282,25 @@ class ChunkedReader:
             if len(buffer) > MAX_HEAD_BYTES:
                 raise Denied("header_too_large", "The trailers are too large")
             return False
-        self.trailers = parse_fields(bytes(buffer[: end + 2]))
+        self.trailers = _trailers(bytes(buffer[: end + 2]))
         del buffer[: end + 4]
         self.done = True
         return True
+
+
+# RFC 9110 section 6.5.1: fields for framing, routing, authentication, request modifiers or content handling.
+_NOT_IN_TRAILERS: Final = frozenset(
+    b"authorization cache-control connection content-encoding content-length content-range content-type cookie expect "
+    b"forwarded host max-forwards proxy-authenticate proxy-authorization proxy-connection range set-cookie te trailer "
+    b"transfer-encoding upgrade via www-authenticate x-forwarded-for x-forwarded-host".split()
+)
+
+
+def _trailers(block: bytes) -> Headers:
+    fields = parse_fields(block)
+    if any(name.lower() in _NOT_IN_TRAILERS for name, _ in fields):
+        raise Denied("malformed", "A trailer section holds a field that may not stand there (RFC 9110 6.5.1)")
+    return fields
 
 
 def encode_request(method: str, target: str, headers: Headers, body: bytes, trailers: Headers = ()) -> bytes:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from mitmproxy import http
 
 from proxy import denials
+from proxy.dataplane.body_parts import BODY_WINDOW_BYTES, BODY_WINDOW_S
 from proxy.dataplane.h2_messages import apply_request, client_headers, response_head, whole_response
 from proxy.effects import Aborted, Forward, Tunnel, Upgrade
 from proxy.errors import Denied
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from proxy.dataplane.h2_connection import H2Connection
 
 # As the lane: a body must make this much progress in each window; answers may think for minutes, then must flow.
-BODY_WINDOW_S: Final = 10.0
-BODY_WINDOW_BYTES: Final = 1 << 10
 ANSWER_DEADLINE_S: Final = 600.0
 STALL_S: Final = 300.0
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane import h1
+from proxy.dataplane.body_parts import Progress, answer_parts
 from proxy.dataplane.channel import Channel
 from proxy.dataplane.pump import copy_both_ways, run_websocket
 from proxy.dataplane.upstream import Upstream
@@ -18,16 +19,12 @@ if TYPE_CHECKING:
     from proxy.context import Context
     from proxy.dataplane.lane_server import LaneServer
 
-# A body must make this much progress in each window: one byte a second would hold memory and a slot for hours.
-BODY_WINDOW_S: Final = 10.0
-BODY_WINDOW_BYTES: Final = 1 << 10
 # Thinking models take minutes before the first byte of an answer.
 ANSWER_DEADLINE_S: Final = 600.0
 # Streams pause while a model calls tools; a silent connection is given up after this.
 STALL_S: Final = 300.0
 MAX_INTERIM: Final = 16
 _SAFE_TO_REPEAT: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_READ_BYTES: Final = 64 << 10
 
 
 class LaneCarrier:
@@ -47,6 +44,7 @@ class LaneCarrier:
         self._answer: ResponseHead | None = None
         self._answer_framing = h1.Framing(0)
         self.upstream_ip = ""
+        self._to_end = False
         self.started = False
         self.reusable = True
 
@@ -88,15 +86,15 @@ class LaneCarrier:
     async def _read_sized(self, length: int) -> bytes:
         client = self._client
         self._hold(length)
-        progress = _Progress(client)
+        progress = Progress(client)
         while len(client.buffer) < length:
             progress.check(len(client.buffer))
             await self._more_from_client()
         return client.take(length)
 
     async def _read_chunked(self, max_bytes: int) -> tuple[bytes, Headers]:
-        client, reader, parts = self._client, h1.ChunkedReader(), bytearray()
-        progress = _Progress(client)
+        client, reader, parts = self._client, h1.ChunkedReader(max_bytes), bytearray()
+        progress = Progress(client)
         while True:
             data = reader.feed(client.buffer)
             if len(parts) + len(data) > max_bytes:
@@ -185,6 +183,14 @@ class LaneCarrier:
 
     async def relay(self, head: ResponseHead, tap: "AnswerTap") -> None:
         """Streams the body through the tap, chunked anew where its length is not known beforehand."""
+        try:
+            await self._relay(head, tap)
+        except BaseException:
+            # What was begun cannot be ended properly: only a cut connection tells the client so.
+            self._cut()
+            raise
+
+    async def _relay(self, head: ResponseHead, tap: "AnswerTap") -> None:
         client = self._client
         chunked = self._begin(head)
         pending = self._head_bytes(head, chunked=chunked)
@@ -211,6 +217,7 @@ class LaneCarrier:
         if self._answer_framing.empty:
             return False
         if self._raw.version != "1.1":
+            self._to_end = True
             self.reusable = False
             return False
         return True
@@ -229,6 +236,15 @@ class LaneCarrier:
         self.reusable = self.reusable and self._body_read and self._raw.keep_alive and not self._server.draining
         return self.reusable
 
+    def _cut(self) -> None:
+        """Ends an answer that cannot be finished. A client that counts bytes or chunks sees that some are missing; one
+        that reads to the end of the connection would take a polite close for the answer's end."""
+        self.reusable = False
+        if self._to_end:
+            self._client.abort()
+        else:
+            self._client.close()
+
     def _upstream_has_more(self) -> bool:
         return self._upstream is not None and bool(self._upstream.channel.buffer)
 
@@ -238,14 +254,8 @@ class LaneCarrier:
         if upstream is None or self._answer is None:
             raise Denied("internal")
         channel, framing = upstream.channel, self._answer_framing
-        if framing.chunked:
-            parts = _chunked_parts(channel)
-        elif framing.length is not None:
-            parts = _sized_parts(channel, framing.length)
-        else:
-            parts = _parts_to_end(channel)
         try:
-            async for data in parts:
+            async for data in answer_parts(channel, framing):
                 channel.deadline_s = channel.loop.time() + STALL_S
                 yield data
         except TimeoutError:
@@ -313,8 +323,7 @@ class LaneCarrier:
         """A whole answer of ours. Once an answer has begun, only cutting the connection tells the client."""
         self._drop_upstream()
         if self.started:
-            self.reusable = False
-            self._client.abort()
+            self._cut()
             return
         self.started = True
         head, body = response.head, response.body
@@ -326,61 +335,8 @@ class LaneCarrier:
         await self._client.drain()
 
 
-class _Progress:
-    """Moves the client's deadline while the body keeps coming."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._mark_bytes = 0
-        self._set()
-
-    def check(self, received_bytes: int) -> None:
-        if received_bytes - self._mark_bytes >= BODY_WINDOW_BYTES:
-            self._mark_bytes = received_bytes
-            self._set()
-
-    def _set(self) -> None:
-        self._channel.deadline_s = self._channel.loop.time() + BODY_WINDOW_S
-
-
 def _answer_head_end(buffer: bytearray) -> int:
     try:
         return h1.find_head_end(buffer)
     except Denied as denied:
         raise Denied("upstream_malformed", denied.detail) from None
-
-
-async def _sized_parts(channel: Channel, length: int) -> AsyncIterator[bytes]:
-    left = length
-    while left:
-        if not channel.buffer and not await channel.more():
-            raise Aborted("upstream", "closed before the answer's end", sent=True)
-        data = channel.take(min(left, _READ_BYTES))
-        left -= len(data)
-        yield data
-
-
-async def _chunked_parts(channel: Channel) -> AsyncIterator[bytes]:
-    reader = h1.ChunkedReader()
-    while True:
-        try:
-            data = reader.feed(channel.buffer)
-        except Denied as denied:
-            raise Aborted("upstream", denied.detail, sent=True) from None
-        if data:
-            yield data
-        if reader.done:
-            return
-        if reader.busy:
-            await asyncio.sleep(0)
-        elif not data and not await channel.more():
-            raise Aborted("upstream", "closed before the answer's end", sent=True)
-
-
-async def _parts_to_end(channel: Channel) -> AsyncIterator[bytes]:
-    while True:
-        if channel.buffer:
-            yield channel.take(_READ_BYTES)
-        elif not await channel.more():
-            return
-        await asyncio.sleep(0)

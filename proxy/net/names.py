@@ -8,6 +8,7 @@ import re
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 MAX_HOST_CHARS: Final = 253  # RFC 1035 section 2.3.4: 255 octets on the wire, less the two for length and root
 MAX_LABEL_CHARS: Final = 63  # RFC 1035 section 2.3.4
@@ -160,6 +161,10 @@ def canonical_path(target: str) -> str:
     for octet in _ESCAPE.findall(path):
         if octet.upper() in _NEVER_ENCODED:
             raise ValueError(f"'%{octet}' is decoded by some servers before they route")
+    try:
+        unquote_to_bytes(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("the escaped octets are no UTF-8; some servers read overlong forms as '.' or '/'") from None
     return _ESCAPE.sub(lambda found: found.group(0).upper(), path)
 
 

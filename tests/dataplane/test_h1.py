@@ -223,3 +223,18 @@ def test_any_bytes_end_in_a_head_or_a_denial(data: bytes) -> None:
         parse(data + b"\r\n\r\n")
     except Denied as denied:
         assert denied.status in {400, 405, 414, 431, 505}
+
+
+def test_a_chunk_over_the_limit_is_refused_by_its_size_line() -> None:
+    with pytest.raises(Denied) as caught:
+        h1.ChunkedReader(1000).feed(bytearray(b"100000003\r\nabc"))
+    assert caught.value.code == "too_large"
+    reader = h1.ChunkedReader(5)
+    assert reader.feed(bytearray(b"5\r\nhello\r\n0\r\n\r\n")) == b"hello"
+
+
+@pytest.mark.parametrize("field", [b"Content-Length: 5", b"Host: evil.test", b"Transfer-Encoding: x", b"Cookie: a=b"])
+def test_fields_that_may_not_stand_in_trailers(field: bytes) -> None:
+    with pytest.raises(Denied) as caught:
+        h1.ChunkedReader().feed(bytearray(b"0\r\n" + field + b"\r\n\r\n"))
+    assert caught.value.code == "malformed"
