@@ -242,7 +242,7 @@ def _dictionary(item: Val) -> DlpDictionary:
     rec: Rec = item.value
     return DlpDictionary(
         entity=rec.get("entity"),
-        words=tuple(dict.fromkeys((*rec.plain("values"), *rec.get("file", ())))),
+        words=tuple(dict.fromkeys((*rec.plain("values"), *rec.get("file", "").splitlines()))),
         case_sensitive=rec.get("case") == "sensitive",
         whole_words=rec.get("whole_words", True),
         at=str(item.mark),

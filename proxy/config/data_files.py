@@ -1,7 +1,7 @@
 """Data that policy files refer to: word lists, which a revision holds whole, and indexes, which it holds by digest."""
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from proxy.config.types import BadValue
 from proxy.customdata.words import KINDS
@@ -12,7 +12,8 @@ LEAST_WORD_CHARS = 2
 _INDEX = re.compile(r"sha256:([0-9a-f]{64}) ([1-9][0-9]{0,9}) rows ((?:[A-Za-z0-9_.-]+:[a-z]+,?)+)")
 
 
-class IndexRef(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class IndexRef:
     """An index as a revision names it. `columns`: name -> kind."""
 
     digest: str
@@ -24,15 +25,15 @@ class IndexRef(NamedTuple):
         return f"sha256:{self.digest} {self.rows} rows {columns}"
 
 
-def parse_words(text: str) -> tuple[tuple[str, ...], str]:
-    """One word or phrase a line; `#` begins a comment line. Raises BadValue."""
+def parse_words(text: str) -> tuple[str, str]:
+    """One word or phrase a line; `#` begins a comment line. Gives them so, without comments. Raises BadValue."""
     words = [line.strip() for line in text.splitlines()]
     words = list(dict.fromkeys(word for word in words if word and not word.startswith("#")))
     if not words:
         raise BadValue("the word list is empty", "one word or phrase a line")
     for word in words:
         check_word(word)
-    return tuple(words), "\n".join(words)
+    return "\n".join(words), "\n".join(words)
 
 
 def check_word(word: str) -> None:

@@ -72,6 +72,8 @@ def _candidates(index: Index, text: Text, reaches: Mapping[str, int]) -> Iterato
     if not reaches:
         return
     of_words = [reaches.get(word, 0) for word in text.words]
+    if not any(of_words):
+        return
     for mail in mails:  # the name within an address is no second fact
         for at in range(mail.word, text.word_at(mail.end)):
             of_words[at] = 0

@@ -14,8 +14,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 type Kind = Literal["name", "text", "email", "phone", "number"]
 KINDS: Final[tuple[Kind, ...]] = ("name", "text", "email", "phone", "number")
@@ -70,8 +69,7 @@ def _phone(text: str) -> str | None:
     return digits[-PHONE_DIGITS:] if len(digits) >= _LEAST_PHONE_DIGITS else None
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A stretch of a text that may be a cell: `word` counts the words in front of it."""
 
     kind: Kind
@@ -122,6 +120,8 @@ class Text:
     def numbers(self, lengths: frozenset[int]) -> Iterator[Candidate]:
         """Groups of letters and digits with at most one separator between them, of one of the lengths that cells
         have. At most ten groups from any start: linear."""
+        if not lengths or not _DIGIT.search(self._text):
+            return
         digital = [index for index, word in enumerate(self.words) if _DIGIT.search(word)]
         firsts = sorted({*digital, *(index - 1 for index in digital if index and len(self.words[index - 1]) <= 4)})
         for first in firsts:
@@ -141,6 +141,8 @@ class Text:
         kept = [i for i, word in enumerate(self.words) if kind != "name" or len(word) > 1]
         for at, first in enumerate(kept):
             lengths = reaches[first]
+            if not lengths:
+                continue
             count = 0
             while lengths:
                 if at + count >= len(kept):

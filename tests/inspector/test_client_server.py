@@ -140,7 +140,7 @@ def test_an_unknown_policy_and_a_late_job_are_named(inspector: Process) -> None:
         wanted = {"t": "job", "deadline_ms": 2000, **facts}
         parts = [
             *encode({**wanted, "id": 1, "policy": "unknown"}, b"k" * 32, b"x"),
-            *encode({"t": "policy", "digest": "p", "policy": policy_fields(POLICY)}),
+            *encode({"t": "policy", "digest": "p", "policy": policy_fields(POLICY), "key_ids": []}),
             *encode({**wanted, "id": 2, "policy": "p", "deadline_ms": -1}, b"k" * 32, b"x"),
             *encode({**wanted, "id": 3, "policy": "p"}, b"k" * 32, b"x"),
         ]
