@@ -35,8 +35,8 @@ class AnswerTap:
     """
 
     __slots__ = (
-        "_capture_room", "_captured", "_codings", "_decoder", "_head", "_pipe", "_tally", "call", "complete",
-        "keeps_length", "usage",
+        "_capture_room", "_captured", "_codings", "_decoder", "_head", "_pipe", "_replaced", "_tally", "call",
+        "complete", "keeps_length", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +53,7 @@ class AnswerTap:
         self.keeps_length = pipe is None or pipe.keeps_bytes
         self._head = head
         self._pipe = pipe
+        self._replaced = False
         self._codings = codings
         self._decoder = StreamDecoder(codings) if pipe is not None and codings else None
         self._capture_room = capture_limit_bytes
@@ -113,8 +114,13 @@ class AnswerTap:
         """The client's fields: without those of framing, coding and digest when the bytes may change."""
         if self.keeps_length:
             return head.headers
-        dropped = _FRAMING | _OF_THE_BYTES | ({b"content-encoding"} if self._decoder else set())
+        uncoded = self._replaced or self._decoder is not None
+        dropped = _FRAMING | _OF_THE_BYTES | ({b"content-encoding"} if uncoded else set())
         return tuple((name, value) for name, value in head.headers if name.lower() not in dropped)
+
+    def replaced(self) -> None:
+        """What will be fed is another body than the upstream's: without coding, its length and digests unknown."""
+        self._replaced, self.keeps_length, self._decoder = True, False, None
 
     def feed(self, data: bytes) -> bytes:
         """Bytes for the client. Denied: upstream_malformed when a body that must be read cannot be."""

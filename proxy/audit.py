@@ -81,6 +81,8 @@ protocol                | word    | `http1`, `h2`, `websocket` or `tunnel`
 inspected               | place   | `full`, or `none:<reason>` where policy names the kind
 findings                | counts  | `ENTITY:action` and how many
 transformed             | flag    | the request was changed before it left
+answer_findings         | counts  | the same of an answer that policy inspects
+answer_transformed      | flag    | the answer was changed before the app got it
 gen_ai.provider.name    | word    | LLM provider
 gen_ai.operation.name   | word    | `chat`, `embeddings`, …
 gen_ai.request.model    | model   | model that was asked for
@@ -319,6 +321,7 @@ def _second(unix_s: int) -> str:
 # What is given up, in this order, when a line is still too long: whole fields, named in `shortened`, never half ones.
 _SPARE: Final = (
     "findings",
+    "answer_findings",
     "open_ids",
     "detail",
     "abort_detail",

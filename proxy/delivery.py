@@ -4,11 +4,16 @@ from dataclasses import replace
 
 from proxy import fields
 from proxy.answer import AnswerTap
+from proxy.bodies.codings import content_codings, decode
+from proxy.collected_events import CollectedEvents
 from proxy.config.snapshot import Entry
 from proxy.context import Context
 from proxy.effects import Collect, Forward, Inspect, Relay, Reply
 from proxy.errors import Denied
-from proxy.model import Headers, InspectJob, Request, Response, ResponseHead
+from proxy.model import Headers, Inspection, InspectJob, Request, Response, ResponseHead
+
+_CODING = b"content-encoding"
+_NDJSON: Headers = ((b"Content-Type", b"application/x-ndjson"),)
 
 
 async def forward(context: Context, entry: Entry, request: Request) -> ResponseHead:
@@ -37,14 +42,35 @@ async def deliver(
         await Relay(_with(head, (*tap.headers(head), *extra)), tap)
         return
     raw = await Collect(entry.limits.max_body_bytes)
-    await _inspect_answer(context, entry, request, head, raw)
-    body = tap.feed(raw) + tap.finish()
+    rewritten = await _inspected(context, entry, request, head, raw, tap)
+    if rewritten is not None:
+        tap.replaced()
+    body = tap.feed(raw if rewritten is None else rewritten) + tap.finish()
     context.trail.answered(head.status, len(body))
     whole = fields.without(tap.headers(head), b"content-length", b"content-encoding" if not tap.keeps_length else b"")
     await Reply(Response(_with(head, (*whole, *extra)), body))
 
 
-async def _inspect_answer(context: Context, entry: Entry, request: Request, head: ResponseHead, raw: bytes) -> None:
+async def _inspected(
+    context: Context, entry: Entry, request: Request, head: ResponseHead, raw: bytes, tap: AnswerTap
+) -> bytes | None:
+    """The body without what may not come back, uncoded; None: as it is. Denied: response_blocked."""
+    media_type = (head.first(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if media_type != b"text/event-stream":
+        return (await _verdict(context, entry, request, head.headers, raw)).body
+    events = CollectedEvents.read(_uncoded(head, raw), tap.call)
+    verdict = await _verdict(context, entry, request, _NDJSON, events.document)
+    return events.rendered(verdict.body)
+
+
+def _uncoded(head: ResponseHead, raw: bytes) -> bytes:
+    try:
+        return decode(raw, content_codings(value for name, value in head.headers if name.lower() == _CODING)).data
+    except Denied as refusal:
+        raise Denied("response_blocked", f"The answer cannot be read: {refusal.detail}") from None
+
+
+async def _verdict(context: Context, entry: Entry, request: Request, headers: Headers, body: bytes) -> Inspection:
     dlp = replace(
         entry.dlp,
         rules=entry.dlp.response_rules,
@@ -58,12 +84,14 @@ async def _inspect_answer(context: Context, entry: Entry, request: Request, head
             dlp=dlp,
             method=request.head.method,
             target="/",
-            headers=head.headers,
-            body=raw,
+            headers=headers,
+            body=body,
             placeholder_key=context.placeholder_key(context.principal.app),
             direction="response",
             tier=context.tier,
         )
     )
+    context.trail.answer_inspection(verdict)
     if verdict.action == "block":
         raise Denied("response_blocked", verdict.detail, where=verdict.where)
+    return verdict

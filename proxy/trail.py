@@ -59,11 +59,19 @@ class Trail:
     def inspection(self, inspection: Inspection) -> None:
         """Counts by entity and action, never spans or text."""
         self.fields["inspected"] = inspection.inspected
-        counts = Counter(f"{finding.entity}:{finding.action}" for finding in inspection.findings)
-        if counts:
-            self.fields["findings"] = dict(counts)
+        if counts := _counts(inspection):
+            self.fields["findings"] = counts
         if inspection.action == "transform":
             self.fields["transformed"] = True
+        if inspection.would_block:
+            self.fields["would_deny"] = inspection.would_block
+
+    def answer_inspection(self, inspection: Inspection) -> None:
+        """The same for an answer."""
+        if counts := _counts(inspection):
+            self.fields["answer_findings"] = counts
+        if inspection.action == "transform":
+            self.fields["answer_transformed"] = True
         if inspection.would_block:
             self.fields["would_deny"] = inspection.would_block
 
@@ -154,3 +162,7 @@ class Trail:
     def _all(self, context: "Context") -> dict[str, Any]:
         head = {"revision": context.snapshot.revision, "policy_seq": context.snapshot.seq}
         return head | self.fields
+
+
+def _counts(inspection: Inspection) -> dict[str, int]:
+    return dict(Counter(f"{finding.entity}:{finding.action}" for finding in inspection.findings))

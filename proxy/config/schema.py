@@ -113,7 +113,7 @@ DLP: Final = Obj("dlp", [
     Field("uninspectable", Obj("uninspectable", [
         Field(kind, ALLOW_OR_BLOCK, f"Bodies of kind `{kind}`, which cannot be inspected.") for kind in MEDIA_KINDS
     ]), "What happens to bodies that cannot be inspected; default block."),
-    Field("response", DLP_RULE, "What may not come back in an answer."),
+    Field("response", DLP_RULE, "What may not come back in an answer, which is then held whole: block, redact, mask."),
 ])
 
 LIMITS: Final = Obj("limits", [

@@ -173,9 +173,10 @@ class Runtime:
             counters.add("would_deny_total", (str(fields["would_deny"]), app))
         if context.forwarded:
             counters.add("request_bytes_total", (app,), int(fields.get("request_bytes", 0)))
-        for key, number in fields.get("findings", {}).items():
-            entity, _, action = key.partition(":")
-            counters.add("findings_total", (entity, action), number)
+        for kind in ("findings", "answer_findings"):
+            for key, number in fields.get(kind, {}).items():
+                entity, _, action = key.partition(":")
+                counters.add("findings_total", (entity, action), number)
 
 
 async def _inspect(runtime: Runtime, _carrier: Carrier, _context: Context, effect: effects.Inspect) -> Any:

@@ -10,9 +10,11 @@ import pytest
 from proxy import effects
 from proxy.config.snapshot import Snapshot
 from proxy.exchange import exchange
+from proxy.inspection import inspect
 from proxy.model import Inspection, ResponseHead
 from tests.exchange import kit
 from tests.exchange.kit import Script, context, head
+from tests.inspection.kit import RegexDetector
 
 
 @pytest.fixture
@@ -170,6 +172,82 @@ def test_answer_inspection(tmp_path: Path) -> None:
     assert "CachePut" not in script.names
     clean = Script().run(exchange(context(policy), head()))
     assert clean.reply.body == kit.CHAT_ANSWER
+
+
+MAIL = b"jane.roe@example-corp.com"
+ANSWERS = {
+    "json": (b"application/json", kit.CHAT_ANSWER.replace(b"hello", b"hello " + MAIL)),
+    "events": (
+        b"text/event-stream",
+        b"".join(
+            (
+                b'data: {"model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":"hello <PERSON_aaaaaaaa> "}}]}\n\n',
+                b'data: {"choices":[{"index":0,"delta":{"content":"jane.ro"}}]}\n\n',
+                b'data: {"choices":[{"index":0,"delta":{"content":"e@example-cor"}}]}\n\n: jane.roe@example-corp.com\n\n',
+                b'data: {"choices":[{"index":0,"delta":{"content":"p.com"},"finish_reason":"stop"}]}\n\n',
+                b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}\n\n',
+                b"data: [DONE]\n\n",
+            )
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("action", ["redact", "mask"])
+@pytest.mark.parametrize("coding", [b"", b"gzip"])
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_an_answer_comes_back_without_what_may_not(tmp_path: Path, kind: str, coding: bytes, action: str) -> None:
+    rule = f"otherwise: redact, response: {{entities: [EMAIL_ADDRESS], action: {action}}}"
+    policy = kit.snapshot(tmp_path, kit.APP.replace("otherwise: redact", rule).replace("1KiB", "4KiB"))
+    media_type, body = ANSWERS[kind]
+    fields = ((b"Content-Type", media_type), (b"ETag", b'"x"'), (b"Content-MD5", b"x"))
+    answer = ResponseHead(200, "OK", (*fields, (b"Content-Encoding", coding)) if coding else fields)
+
+    def verdict(effect: effects.Inspect) -> Inspection:
+        if effect.job.direction == "request":
+            return Inspection("allow", restore={"<PERSON_aaaaaaaa>": "Ann"})
+        return inspect(effect.job, RegexDetector(), now_s=0.0)
+
+    script = Script(
+        {
+            effects.Inspect: verdict,
+            effects.Forward: answer,
+            effects.Collect: gzip.compress(body) if coding else body,
+        }
+    ).run(exchange(context(policy), head()))
+    given = script.reply
+    assert MAIL not in given.body
+    assert b"hello" in given.body
+    assert b"Ann" in given.body
+    assert (b"<EMAIL_ADDRESS>" in given.body) == (action == "redact")
+    assert {name.lower() for name, _ in given.head.headers}.isdisjoint({b"content-encoding", b"etag", b"content-md5"})
+    text = given.body if kind == "json" else b"".join(_data(given.body))
+    assert b"example-corp" not in text.replace(b"\\", b"")
+    assert script.record["answer_findings"] == {f"EMAIL_ADDRESS:{action}": 1}
+    assert script.record["answer_transformed"] is True
+    assert script.of(effects.Settle)[0].usd_nanos == 8
+    (kept,) = script.of(effects.CachePut)
+    assert MAIL not in kept.answer.body
+
+
+def _data(stream: bytes) -> list[bytes]:
+    """All texts of a stream's deltas; fails when an event is no JSON."""
+    events = [event.removeprefix(b"data: ") for event in stream.split(b"\n\n") if event]
+    assert events.pop() == b"[DONE]"
+    choices = [choice for event in events for choice in orjson.loads(event)["choices"]]
+    return [choice["delta"].get("content", "").encode() for choice in choices]
+
+
+def test_a_clean_stream_comes_back_as_it_was(tmp_path: Path) -> None:
+    rule = "otherwise: redact, response: {entities: [IBAN_CODE], action: redact}"
+    policy = kit.snapshot(tmp_path, kit.APP.replace("otherwise: redact", rule).replace("1KiB", "4KiB"))
+    media_type, body = ANSWERS["events"]
+    head_of_answer = ResponseHead(200, "OK", ((b"Content-Type", media_type),))
+    script = Script({effects.Forward: head_of_answer, effects.Collect: body})
+    script.run(exchange(context(policy), head()))
+    assert script.reply.body == body.replace(b": jane.roe@example-corp.com\n\n", b"").replace(
+        b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}\n\n', b""
+    )
 
 
 def test_websocket(policy: Snapshot) -> None:
