@@ -10,7 +10,7 @@ from typing import Final
 
 from proxy.bodies import archives, codings, pdf, records
 from proxy.bodies.archives import Budget, UnreadableError
-from proxy.bodies.kinds import Kind
+from proxy.bodies.kinds import Kind, is_mail
 from proxy.bodies.limits import Limits
 from proxy.errors import Denied
 
@@ -19,16 +19,6 @@ __all__ = ("Content", "Found", "UnreadableError", "reader_of", "visible")
 _STRETCH: Final = re.compile(rb"[\t\x20-\x7e]{6,}")
 _LONG_STRETCH: Final = re.compile(rb"[\t\x20-\x7e]{24,}")
 _WIDE_STRETCH: Final = re.compile(rb"(?:[\t\x20-\x7e]\0){6,}")
-_MAIL: Final = re.compile(
-    rb"(?:(?:Received|Return-Path|Delivered-To|From|To|Cc|Subject|Date|Message-ID|MIME-Version|Reply-To|X-[\w-]+):"
-    rb"[^\n]*\n(?:[ \t][^\n]*\n)*){2,}",
-    re.IGNORECASE,
-)
-_CODED_PART: Final = re.compile(
-    rb"^content-transfer-encoding:\s*(?:base64|quoted-printable)", re.IGNORECASE | re.MULTILINE
-)
-_MOST_HEAD_BYTES: Final = 64 << 10
-
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -52,17 +42,13 @@ type Reader = Callable[[bytes, Limits, Budget], Found]
 
 def reader_of(data: bytes, label: str, seen: Kind) -> Reader | None:
     """The reader for `data`. `label`: its media type; `seen`: what its first bytes say."""
-    if seen == "zip":
-        return _zip
-    if seen == "pdf":
-        return _pdf
-    if archives.is_tar(data):
-        return _tar
+    if seen in _BY_KIND:
+        return _tar if archives.is_tar(data) else _BY_KIND[seen]
     if label.startswith("application/grpc"):
         return _grpc
     if label in records.PARSERS:
         return _record(label)
-    if label == "message/rfc822" or (seen == "text" and _is_mail(data)):
+    if label == "message/rfc822" or (seen == "text" and is_mail(data)):
         return _mail
     return _stream if data.startswith((b"BZh", b"\xfd7zXZ\0")) else None
 
@@ -91,6 +77,9 @@ def _pdf(data: bytes, limits: Limits, _budget: Budget) -> Found:
     document = pdf.read(data, limits)
     texts = [text for text in document.texts if text]
     return Found(texts, [Content(file) for file in document.files], None if document.complete and texts else "pdf")
+
+
+_BY_KIND: Final[dict[Kind, Reader]] = {"zip": _zip, "pdf": _pdf}
 
 
 def _record(label: str) -> Reader:
@@ -129,10 +118,6 @@ def _grpc(data: bytes, limits: Limits, _budget: Budget) -> Found:
         found.texts += inner.texts
         found.files += inner.files
     return found
-
-
-def _is_mail(data: bytes) -> bool:
-    return _CODED_PART.search(data) is not None and _MAIL.match(data[:_MOST_HEAD_BYTES]) is not None
 
 
 def _mail(data: bytes, _limits: Limits, _budget: Budget) -> Found:

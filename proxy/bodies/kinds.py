@@ -50,6 +50,16 @@ _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _HEX_FIELD: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _DATA_URL: Final = re.compile(r"data:[^,;\s]{0,100}(?:;[^,;\s]{1,100}){0,8};base64,", re.IGNORECASE)
 _LONG_RUN: Final = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{60,}+(?:\r?\n|\\n)?)++[A-Za-z0-9+/_-]*+={0,2}+")
+_COMPRESSED: Final = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh")
+_MAIL: Final = re.compile(
+    rb"(?:(?:Received|Return-Path|Delivered-To|From|To|Cc|Subject|Date|Message-ID|MIME-Version|Reply-To|Content-[\w-]+"
+    rb"|X-[\w-]+):[^\n]*\n(?:[ \t][^\n]*\n)*){2,}",
+    re.IGNORECASE,
+)
+_CODED_PART: Final = re.compile(
+    rb"^content-transfer-encoding:\s*(?:base64|quoted-printable)", re.IGNORECASE | re.MULTILINE
+)
+_MOST_HEAD_BYTES: Final = 64 << 10
 _MIN_ALPHABET: Final = 24
 """Distinct characters in a run: rulers and padding (`-----`, `AAAA`) have few, coded data nearly all 64; hex has 16."""
 
@@ -71,6 +81,8 @@ def sniff(data: bytes) -> Kind:
     for magic, kind in _SIGNATURES:
         if data.startswith(magic):
             return "encrypted" if _is_locked(data, kind) else kind
+    if data[257:262] == b"ustar":
+        return "zip"
     if data[:4] == b"RIFF" and data[8:12] in _RIFF:
         return _RIFF[data[8:12]]
     if data[4:8] == b"ftyp":
@@ -117,6 +129,11 @@ def _mostly_utf8(data: bytes) -> bool:
     return True
 
 
+def is_mail(data: bytes) -> bool:
+    """True for a mail message (RFC 5322) with a coded part; one without reads as the text it is."""
+    return _CODED_PART.search(data) is not None and _MAIL.match(data[:_MOST_HEAD_BYTES]) is not None
+
+
 def file_of_string(text: str) -> tuple[Kind, bytes] | None:
     """For a JSON string that holds a file in base64 or hex, bare or as a data URL (RFC 2397): kind and content."""
     prefix = _DATA_URL.match(text) if text[:5].lower() == "data:" else None
@@ -132,6 +149,8 @@ def file_of_string(text: str) -> tuple[Kind, bytes] | None:
     except (binascii.Error, ValueError):
         return None
     kind = sniff(data)
+    if data.startswith(_COMPRESSED) or (kind == "text" and is_mail(data)):
+        return kind, data
     if kind == "text" or (kind == "unknown" and len(compact) < MIN_OPAQUE_CHARS and prefix is None):
         return None
     return kind, data

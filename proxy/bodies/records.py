@@ -134,13 +134,25 @@ def cbor(data: bytes, limits: Limits) -> list[Item]:
     return out
 
 
+def _cbor_chunks(reader: _Reader, major: int) -> Iterator[bytes]:
+    """The pieces of a string of unknown length (RFC 8949 section 3.2.3)."""
+    while (head := reader.number(1)) != 0xFF:
+        if head >> 5 != major or head & 31 > 27:
+            raise NoRecordError
+        yield reader.take(head & 31 if head & 31 < 24 else reader.number(1 << (head & 31) - 24))
+
+
 def _cbor_one(reader: _Reader, out: list[Item]) -> int | None:
     """Number of items that follow and belong to it; None for a break."""
     head = reader.number(1)
     major, info = head >> 5, head & 31
     if head == 0xFF:
         return None
-    if info == 31 and major in (2, 3, 4, 5):
+    if info == 31 and major in (2, 3):
+        chunks = b"".join(_cbor_chunks(reader, major))
+        out.append(chunks if major == 2 else _text(chunks))
+        return 0
+    if info == 31 and major in (4, 5):
         return _INDEFINITE
     if info > 27:
         raise NoRecordError

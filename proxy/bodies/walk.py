@@ -164,6 +164,8 @@ class Walk:
         if kind == "unknown" and self._sealed(leaf.node) and codings.sniff_coding(data) is None:
             self.media.append(Medium("sealed", "sealed", leaf))
         else:
+            if kind == "unknown":
+                self.add(leaf)
             self._file(leaf, data, nested)
 
     def _file(self, layer: TextLayer, data: bytes, nested: int) -> None:

@@ -17,6 +17,9 @@ from proxy.bodies.offsets import Piece, substitute
 _MARGIN_CHARS: Final = 96
 """What stands around a decoded piece in its reading: more than a value and its context words take."""
 
+_LEAST_CHARS: Final = 6
+"""No encoded value is shorter: `4.11e15` is the shortest way to write a card number."""
+
 MAX_READINGS: Final = 20_000
 """Of one text. Each costs a call into the detector; a 4 MiB list of encoded rows has some 10,000."""
 
@@ -62,6 +65,8 @@ def readings(text: str, max_depth: int = 5) -> list[Reading]:
 
     Raises TooManyReadings.
     """
+    if len(text) < _LEAST_CHARS and text.isascii():
+        return []
     out: list[Reading] = []
     seen = {text}
     layer = [Reading(text, same)]

@@ -122,7 +122,8 @@ def _of(span: tuple[int, int], run: str, decode: Callable[[str], Iterator[bytes]
 
 def _matches(text: str, pattern: re.Pattern[str], decode: Callable[[str], Iterator[bytes]]) -> Iterator[Reading]:
     for match in pattern.finditer(text):
-        yield from _of(match.span(), match[0], decode)
+        run = match[0].rstrip(" .,|:")
+        yield from _of((match.start(), match.start() + len(run)), run, decode)
 
 
 def _padded(text: str, start: int, end: int) -> tuple[int, int]:
@@ -145,7 +146,8 @@ def _wrapped_spans(lines: bytes) -> Iterator[tuple[int, int]]:
     """Lines that hold nothing but a run, with the run that ends the line before."""
     done = 0
     while (at := _next_wrapped(lines, done)) >= 0:
-        begin = max(lines.rfind(b" ", done, at), lines.rfind(b"\n", done, at), done - 1) + 1
+        tail = at - (at > done and lines[at - 1 : at] == b" ")
+        begin = max(lines.rfind(b" ", done, tail), lines.rfind(b"\n", done, tail), done - 1) + 1
         match = _LINES.match(lines, begin)
         done = max(match.end() if match else 0, at + 2)
         if match and match.end() - begin > _LEAST_RUN:
@@ -162,7 +164,8 @@ def _solid(text: str, raw: bytes, coded: bytes) -> Iterator[Reading]:
     """Runs without a break."""
     for start, end in _spans(coded, _LEAST_RUN):
         run = text[start:end]
-        if (end - start >= _LEAST and run.strip(_HEX_OR_DASH)) or _NUMERIC.fullmatch(run):
+        long = end - start >= _LEAST or text[end : end + 1] == "="
+        if (long and run.strip(_HEX_OR_DASH)) or _NUMERIC.fullmatch(run):
             yield from _of(_padded(text, start, end), run, _base64)
     for table in _BASE32_TABLES:
         for start, end in _spans(raw.translate(table), _LEAST_RUN):

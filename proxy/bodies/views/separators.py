@@ -27,7 +27,7 @@ _GAPS: Final = bytes(
     0x64 if 48 <= code < 58 else 0x73 if chr(code) in " \t\r\n.-/_|*`~,:" else 0x77 if chr(code).isalnum() else 0x65
     for code in range(256)
 )
-_ODD_GAPS: Final = (b"ded", b"deed", b"desd", b"dsed", b"dsesd", b"deeed", b"deesd", b"dseed")
+_ODD_GAPS: Final = (b"ded", b"deed", b"desd", b"dsed", b"dsesd", b"desed", b"deeed", b"deesd", b"dseed")
 """A gap with a sign that recognisers do not bridge, between digits: `d` digit, `s` usual separator, `e` other sign."""
 _LEAST_DIGITS: Final = 9
 _LEAST_CARD: Final = 13
