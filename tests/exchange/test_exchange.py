@@ -180,15 +180,17 @@ ANSWERS = {
     "events": (
         b"text/event-stream",
         b"".join(
-            (
-                b'data: {"model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":"hello <PERSON_aaaaaaaa> "}}]}\n\n',
-                b'data: {"choices":[{"index":0,"delta":{"content":"jane.ro"}}]}\n\n',
-                b'data: {"choices":[{"index":0,"delta":{"content":"e@example-cor"}}]}\n\n: jane.roe@example-corp.com\n\n',
-                b'data: {"choices":[{"index":0,"delta":{"content":"p.com"},"finish_reason":"stop"}]}\n\n',
-                b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}\n\n',
-                b"data: [DONE]\n\n",
+            b'data: {"model":"gpt-4o-mini","choices":[{"index":0,"delta":' + delta + b"}]}\n\n"
+            for delta in (
+                b'{"content":"hello <PERSON_aaaaaaaa> "}',
+                b'{"content":"jane.ro"}',
+                b'{"content":"e@example-cor"}',
             )
-        ),
+        )
+        + b": jane.roe@example-corp.com\n\n"
+        + b'data: {"choices":[{"index":0,"delta":{"content":"p.com"},"finish_reason":"stop"}]}\n\n'
+        + b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}\n\n'
+        + b"data: [DONE]\n\n",
     ),
 }
 
