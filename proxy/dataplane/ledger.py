@@ -221,7 +221,8 @@ class Ledger:
                 key[0],
                 day=at.day,
                 month=at.month,
-                want_usd_nanos=slice_usd_nanos(need, lease.left),
+                # By what a request costs, not by what is missing of it, which may be a nano-dollar.
+                want_usd_nanos=max(need, slice_usd_nanos(usd_nanos, lease.left)),
                 least_usd_nanos=need,
                 day_limit=budget.daily_usd_nanos,
                 month_limit=budget.monthly_usd_nanos,
