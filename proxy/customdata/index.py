@@ -161,6 +161,15 @@ class Index:
         known = np.nonzero(self.words[at] == tags)[0]
         return {words[index]: int(self.reaches[at[index]]) for index in known.tolist()}
 
+    def known(self, tags: Sequence[int]) -> list[int]:
+        """The positions in `tags` of those that stand in the table."""
+        import numpy as np
+
+        wanted = np.array(tags, "<u8")
+        at = np.minimum(np.searchsorted(self.tags, wanted), len(self.tags) - 1)
+        found: list[int] = np.nonzero(self.tags[at] == wanted)[0].tolist()
+        return found
+
     def rows_of(self, tags: Sequence[int]) -> Iterator[tuple[int, "NDArray[np.uint32]"]]:
         """(position in `tags`, its cells) for the tags that stand in the table."""
         import numpy as np

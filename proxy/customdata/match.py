@@ -4,7 +4,6 @@ All texts of a message are looked at as one long row of words, because a JSON re
 leaves. Costs are bounded by the text and by the table: each value is looked up once however often it stands there.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.config.snapshot import DlpExactMatch
 from proxy.customdata.index import COLUMN_SHIFT, ROW_MASK, TEXT_SHIFT, Index
-from proxy.customdata.words import Candidate, Text
+from proxy.customdata.words import Candidate, Kind, Text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,21 +43,30 @@ def occurrences(index: Index, texts: Sequence[tuple[int, str]]) -> Occurrences:
     """`texts`: (leaf, text) in the order of the message; readings of one leaf share its place in the row of words."""
     read = [Text(text) for _, text in texts]
     reaches = index.reaches_of(list(dict.fromkeys(word for text in read for word in text.words)))
-    found: dict[int, list[Place]] = {}
-    tags: dict[tuple[str, str], int] = {}
+    found: dict[tuple[Kind, str], list[tuple[int, int, Candidate]]] = {}
     bases: dict[int, int] = {}
     words = 0
     for at, (text, (leaf, _)) in enumerate(zip(read, texts, strict=True)):
         if leaf not in bases:
             bases[leaf] = words
             words += len(text.words)
+        base = bases[leaf]
         for one in _candidates(index, text, reaches):
-            key = (one.kind, one.value)
-            tag = tags.get(key)
-            if tag is None:
-                tag = tags[key] = index.tagger.cell(one.kind, one.value)
-            found.setdefault(tag, []).append(Place(bases[leaf] + one.word, at, one.start, one.end))
-    return Occurrences(list(found), list(found.values()))
+            found.setdefault((one.kind, one.value), []).append((base, at, one))
+    return _known(index, found)
+
+
+def _known(index: Index, found: Mapping[tuple[Kind, str], list[tuple[int, int, Candidate]]]) -> Occurrences:
+    """Those of the candidates that are cells of the table."""
+    tags = [index.tagger.cell(kind, value) for kind, value in found]
+    hits = set(index.known(tags))
+    kept: list[int] = []
+    places: list[list[Place]] = []
+    for position, seen in enumerate(found.values()):
+        if position in hits:
+            kept.append(tags[position])
+            places.append([Place(base + one.word, at, one.start, one.end) for base, at, one in seen])
+    return Occurrences(kept, places)
 
 
 def _candidates(index: Index, text: Text, reaches: Mapping[str, int]) -> Iterator[Candidate]:
@@ -139,19 +147,19 @@ def _rows(
 def _near(values: Sequence[tuple[int, int]], seen: Occurrences, rule: DlpExactMatch) -> list[Place]:
     """The places of one row's cells that lie within reach of enough other columns of it."""
     placed = sorted((place, column) for value, column in values for place in seen.places[value])
-    columns: Counter[int] = Counter()
-    stretches: Counter[int] = Counter()
+    columns: dict[int, int] = {}
+    stretches: dict[int, int] = {}
     stretch = _stretches([place for place, _ in placed])
     out: list[Place] = []
     left = taken = 0
     for right, (place, column) in enumerate(placed):
-        columns[column] += 1
-        stretches[stretch[right]] += 1
+        columns[column] = columns.get(column, 0) + 1
+        stretches[stretch[right]] = stretches.get(stretch[right], 0) + 1
         while place.word - placed[left][0].word > rule.within_tokens:
             _less(columns, placed[left][1])
             _less(stretches, stretch[left])
             left += 1
-        if min(len(columns), len(stretches)) >= rule.columns:
+        if len(columns) >= rule.columns <= len(stretches):
             out += (near for near, _ in placed[max(left, taken) : right + 1])
             taken = right + 1
     return out
@@ -170,7 +178,7 @@ def _stretches(places: Sequence[Place]) -> list[int]:
     return out
 
 
-def _less(counts: Counter[int], key: int) -> None:
+def _less(counts: dict[int, int], key: int) -> None:
     counts[key] -= 1
     if not counts[key]:
         del counts[key]

@@ -136,23 +136,20 @@ class Text:
                     yield Candidate("number", compact.upper(), self.spans[first][0], self.spans[index][1], first)
 
     def rows_of_words(self, kind: Kind, reaches: Sequence[int]) -> Iterator[Candidate]:
-        """Words in a row that may be a cell. `reaches`: for each word a bit set of the lengths of cells that hold it
-        (bit n - 1: a cell of n words), 0 for a word that stands in no cell."""
-        kept = [i for i, word in enumerate(self.words) if kind != "name" or len(word) > 1]
+        """Words in a row that may be a cell, spelled as `joined` spells them. `reaches`: for each word a bit set of the
+        lengths of cells that hold it (bit n - 1: a cell of n words), 0 for a word that stands in no cell."""
+        words, spans = self.words, self.spans
+        any_order = kind == "name"
+        kept = [i for i, word in enumerate(words) if len(word) > 1] if any_order else range(len(words))
+        last = len(kept)
         for at, first in enumerate(kept):
             lengths = reaches[first]
-            if not lengths:
-                continue
-            count = 0
-            while lengths:
-                if at + count >= len(kept):
-                    break
-                lengths &= reaches[kept[at + count]]
-                count += 1
-                if lengths >> (count - 1) & 1:
-                    run = kept[at : at + count]
-                    value = joined(kind, [self.words[index] for index in run])
-                    if value is not None:
-                        yield Candidate(kind, value, self.spans[first][0], self.spans[run[-1]][1], first)
-                if lengths >> count == 0:
-                    break
+            end = at
+            while lengths >> (end - at) and end < last:
+                lengths &= reaches[kept[end]]
+                end += 1
+                if lengths >> (end - at - 1) & 1:
+                    run = [words[index] for index in kept[at:end]]
+                    if any_order:
+                        run.sort()
+                    yield Candidate(kind, " ".join(run), spans[first][0], spans[kept[end - 1]][1], first)
