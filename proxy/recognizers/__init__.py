@@ -6,13 +6,15 @@ recognisers.
 """
 
 import importlib
+import os
 import pkgutil
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from proxy.recognizers.base import Recognizer
 
-_HELPERS: Final = frozenset({"base", "engine", "profiles", "prose", "resolve"})
+_HELPERS: Final = frozenset({"base", "engine", "presidio_api", "profiles", "prose", "resolve"})
 
 
 def modules() -> tuple[str, ...]:
@@ -23,8 +25,24 @@ def modules() -> tuple[str, ...]:
 
 @cache
 def discover() -> tuple[Recognizer, ...]:
-    """All recognisers. Importing them is cheap: models and libraries are loaded by `Recognizer.load`."""
-    return tuple(found for name in modules() for found in of_module(name))
+    """All recognisers, the installation's own last. Importing ours is cheap: models and libraries are loaded by
+    `Recognizer.load`. Raises ModelUnavailable when the installation's own do not load."""
+    return (*(found for name in modules() for found in of_module(name)), *_own())
+
+
+def _own() -> tuple[Recognizer, ...]:
+    directory = own_directory()
+    if directory is None:
+        return ()
+    from proxy.recognizers._custom import recognizers_of
+
+    return recognizers_of(directory)
+
+
+def own_directory() -> Path | None:
+    """Where this installation keeps recognisers and profiles of its own (see `_custom`)."""
+    named = os.environ.get("EGRESS_RECOGNIZERS")
+    return Path(named) if named else None
 
 
 def of_module(name: str) -> tuple[Recognizer, ...]:

@@ -25,6 +25,11 @@ _MAX_REPEAT: Final = 1000
 _MAX_SET_BYTES: Final = 64 << 20
 
 
+_SENTINEL: Final = -1
+_FOLDS_ODDLY: Final = re.compile("[\u0130\u0131\u017f\u212a\ud800-\udfff]")
+"""Letters that `re` takes for ASCII ones where case does not matter and RE2 does not, and what UTF-8 cannot carry."""
+
+
 class _Unsupported(Exception):
     pass
 
@@ -132,11 +137,12 @@ class Prefilter:
         options.max_mem = _MAX_SET_BYTES
         options.log_errors = False
         self._set = re2.Set.SearchSet(options)
-        self._owners: list[int] = []
+        # Found in every text: without it, "none" and "gave up" would be the same answer.
+        self._set.Add("")
+        self._owners: list[int] = [_SENTINEL]
         self._always = {index for index, patterns in enumerate(signs) if not self._added(index, patterns)}
         self._everyone = frozenset(range(len(signs)))
-        if self._owners:
-            self._set.Compile()
+        self._set.Compile()
 
     def _added(self, index: int, patterns: Sequence[str]) -> bool:
         import re2
@@ -151,13 +157,10 @@ class Prefilter:
 
     def possible(self, text: str) -> frozenset[int]:
         """Indexes of the lists of which a pattern could match."""
-        if not self._owners:
+        if len(self._owners) == 1 or (not text.isascii() and _FOLDS_ODDLY.search(text)):
             return self._everyone
-        try:
-            hits = self._set.Match(text)
-        except UnicodeEncodeError:
-            return self._everyone
+        hits = self._set.Match(text)
         if hits is None:
             # The automaton ran out of memory on this text.
             return self._everyone
-        return frozenset(self._always).union(self._owners[hit] for hit in hits)
+        return frozenset(self._always).union(self._owners[hit] for hit in hits) - {_SENTINEL}

@@ -64,6 +64,7 @@ class Recognizer:
     `trigger`: a test far cheaper than `find`; False means `find` would yield nothing.
     `context`: lower-case words; one of them near a finding raises its score by CONTEXT_RAISE.
     `load`: fetches what is needed before first use; raises ModelUnavailable.
+    `custom`: brought by the installation; its entities are looked for in every profile.
     `languages`: ISO 639-1 codes, or `*` where the language does not matter.
     """
 
@@ -76,6 +77,7 @@ class Recognizer:
     languages: frozenset[str] = frozenset({"*"})
     find_many: Callable[[Sequence[str]], list[list[Finding]]] | None = None
     load: Callable[[], None] = _nothing
+    custom: bool = False
 
 
 def has_digit(text: str) -> bool:

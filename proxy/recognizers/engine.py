@@ -14,7 +14,8 @@ from typing import Final
 
 from proxy.config.snapshot import DlpPolicy
 from proxy.model import Finding
-from proxy.recognizers import discover
+from proxy.recognizers import discover, own_directory
+from proxy.recognizers._custom import profiles_of
 from proxy.recognizers.base import CONTEXT_RAISE, LAYERS, Recognizer, near
 from proxy.recognizers.profiles import PROFILES, Profile
 from proxy.recognizers.prose import plausible
@@ -124,7 +125,8 @@ class Engine:
         chosen = tuple(recognizers) if recognizers is not None else discover()
         for item in chosen:
             item.load()
-        engine = cls(chosen)
+        directory = own_directory()
+        engine = cls(chosen, profiles=PROFILES if directory is None else profiles_of(directory))
         for profile in engine._profiles:
             engine.detect(["Jane Roe of Springfield pays with 4111 1111 1111 1111, call +1 415 555 2671."], profile)
         return engine
@@ -164,7 +166,7 @@ class Engine:
 
     def _allowed(self, item: Recognizer, profile: Profile, named: frozenset[str]) -> frozenset[str]:
         """A model that the profile does not name is asked only for what the profile's models cannot find."""
-        wanted = item.entities & (profile.entities | named)
+        wanted = item.entities if item.custom else item.entities & (profile.entities | named)
         if item.layer != "model" or item.name in profile.models:
             return wanted
         covered = (other.entities for other in self._recognizers if other.name in profile.models)

@@ -1,22 +1,28 @@
-"""Bridge to presidio-analyzer's own regex recognisers (MIT): its patterns, checksums and context words.
+"""Presidio-analyzer's own regex recognisers (MIT): its patterns, checksums and context words.
 
-The patterns are run here rather than by `PatternRecognizer.analyze`, which logs a time-out and goes on without the
-finding; here a time-out is RecognizerFailed. Nothing here reaches for the network: the recognisers that would (e-mail)
-have replacements of our own.
+Nothing here reaches for the network: the recognisers that would (e-mail) have replacements of our own. The open door
+for other presidio recognisers is `_custom`; for ours inside presidio, `presidio_api`.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from proxy.model import Finding
-from proxy.recognizers.base import ModelUnavailable, Recognizer, RecognizerFailed, has_digit, near
+from proxy.recognizers._presidio_in import Patterns
+from proxy.recognizers.base import (
+    CONTEXT_AFTER_CHARS,
+    CONTEXT_BEFORE_CHARS,
+    ModelUnavailable,
+    Recognizer,
+    has_digit,
+    near,
+    word_pattern,
+)
 
-TIMEOUT_S: Final = 1.0
-_FLAGS: Final = re.DOTALL | re.MULTILINE | re.IGNORECASE
-"""Presidio's default `global_regex_flags`."""
+_LONGEST_CHARS: Final = 64
+"""Longer than any value that the patterns of `only_with_context` match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,8 @@ _BRIDGES: Final = (
 
 
 @cache
-def _loaded(class_name: str) -> tuple[Any, tuple[tuple[Any, float], ...]]:
-    """The recogniser and its (compiled pattern, score) pairs."""
-    import regex
-
+def patterns_of(class_name: str) -> Patterns:
+    """The patterns of one of presidio's classes; raises ModelUnavailable when presidio lacks it."""
     try:
         from presidio_analyzer import predefined_recognizers
 
@@ -62,27 +66,7 @@ def _loaded(class_name: str) -> tuple[Any, tuple[tuple[Any, float], ...]]:
         raise ModelUnavailable(
             f"presidio-analyzer lacks {class_name}", "install the locked requirements again"
         ) from error
-    return recognizer, tuple((regex.compile(item.regex, flags=_FLAGS), item.score) for item in recognizer.patterns)
-
-
-def _matches(bridge: _Bridge, text: str) -> Iterator[tuple[int, int, float]]:
-    recognizer, patterns = _loaded(bridge.class_name)
-    for pattern, base_score in patterns:
-        try:
-            for match in pattern.finditer(text, timeout=TIMEOUT_S):
-                score = _checked(recognizer, match[0], base_score)
-                if score > 0:
-                    yield match.start(), match.end(), score
-        except TimeoutError as error:
-            raise RecognizerFailed(f"{bridge.class_name} ran out of time") from error
-
-
-def _checked(recognizer: Any, value: str, score: float) -> float:
-    """Presidio's rule: a passed check gives 1, a failed one or an invalidated value 0."""
-    if not value or recognizer.invalidate_result(value):
-        return 0.0
-    passed = recognizer.validate_result(value)
-    return score if passed is None else float(passed)
+    return Patterns(recognizer)
 
 
 def _bounded(text: str, start: int, end: int) -> bool:
@@ -94,17 +78,38 @@ def _finder(bridge: _Bridge) -> Callable[[str], Iterator[Finding]]:
     name = f"presidio:{bridge.class_name}"
 
     def find(text: str) -> Iterator[Finding]:
-        for start, end, score in _matches(bridge, text):
-            supported = not bridge.only_with_context or near(text, start, end, bridge.context)
-            if supported and _bounded(text, start, end):
-                yield Finding(bridge.entity, start, end, score, name)
+        patterns = patterns_of(bridge.class_name)
+        for first, last in _stretches(text, bridge):
+            for start, end, score in patterns.matches(text, first, last):
+                supported = not bridge.only_with_context or near(text, start, end, bridge.context)
+                if supported and _bounded(text, start, end):
+                    yield Finding(bridge.entity, start, end, score, name)
 
     return find
 
 
+def _stretches(text: str, bridge: _Bridge) -> Iterator[tuple[int, int]]:
+    """Where to look: everywhere, or only around context words where nothing counts without one."""
+    if not bridge.only_with_context:
+        yield 0, len(text)
+        return
+    first = last = -1
+    for word in word_pattern(bridge.context).finditer(text):
+        begin = max(0, word.start() - CONTEXT_AFTER_CHARS - _LONGEST_CHARS)
+        end = min(len(text), word.end() + CONTEXT_BEFORE_CHARS + _LONGEST_CHARS)
+        if first >= 0 and begin <= last:
+            last = end
+            continue
+        if first >= 0:
+            yield first, last
+        first, last = begin, end
+    if first >= 0:
+        yield first, last
+
+
 def _loader(class_name: str) -> Callable[[], None]:
     def load() -> None:
-        _loaded(class_name)
+        patterns_of(class_name)
 
     return load
 
