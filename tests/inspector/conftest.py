@@ -25,10 +25,12 @@ POLICY = DlpPolicy("balanced", (DlpRule(frozenset({"PERSON", "EMAIL_ADDRESS"}), 
 class Process:
     """One `python -m proxy.inspector.server`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *options: str) -> None:
         self.path = path
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "proxy.inspector.server", "--socket", path], cwd=ROOT, stderr=subprocess.PIPE
+            [sys.executable, "-m", "proxy.inspector.server", "--socket", path, *options],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
         )
 
     def wait_ready(self) -> None:
