@@ -135,16 +135,23 @@ def detect(
 def _without_echoes(hits: Mapping[tuple[int, int, int, str], Hit], leaves: Sequence[TextLayer]) -> list[Hit]:
     """What is no JSON is looked at as a text too; there, a finding in one of its strings is not a second one."""
     places = {id(leaf): index for index, leaf in enumerate(leaves)}
+    spans: dict[tuple[int, str], list[tuple[int, int]]] = {}
+    for hit in hits.values():
+        spans.setdefault((hit.leaf, hit.entity), []).append((hit.start, hit.end))
     echoes: dict[tuple[int, str], list[tuple[int, int]]] = {}
+    out: list[Hit] = []
     for hit in hits.values():
         leaf = leaves[hit.leaf]
         outer = places.get(id(leaf.parent)) if isinstance(leaf, Leaf) else None
-        if outer is not None:
-            for edit in leaf.lift([Edit(hit.start, hit.end, "")]):
-                echoes.setdefault((outer, hit.entity), []).append((edit.start, edit.end))
-    if not echoes:
-        return list(hits.values())
-    return [hit for hit in hits.values() if not _contained(echoes.get((hit.leaf, hit.entity), ()), hit)]
+        if outer is None or not isinstance(leaf, Leaf):
+            out.append(hit)
+        elif leaf.kind == "string":
+            out.append(hit)
+            lifted = leaf.lift([Edit(hit.start, hit.end, "")])
+            echoes.setdefault((outer, hit.entity), []).extend((edit.start, edit.end) for edit in lifted)
+        elif not _overlap(spans.get((outer, hit.entity), ()), leaf.start, leaf.end):
+            out.append(hit)
+    return [hit for hit in out if not _contained(echoes.get((hit.leaf, hit.entity), ()), hit)]
 
 
 def _contained(spans_known: Sequence[tuple[int, int]], hit: Hit) -> bool:

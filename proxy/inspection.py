@@ -222,4 +222,8 @@ def _transform(job: InspectJob, message: _Message, ruled: Sequence[Ruled], verdi
 def _edit(leaf: TextLayer, span: Span, replacer: Replacer) -> Edit:
     original = printable(leaf.text[span.start : span.end])
     action = "redact" if span.whole and not actions()[span.action].whole_runs else span.action
+    if span.part and action != "mask":
+        # The first piece of a split value stands for all of it.
+        stand_in = replacer.text(action, span.entity, span.value, span.value) if span.part == 1 else ""
+        return Edit(span.start, span.end, stand_in)
     return Edit(span.start, span.end, replacer.text(action, span.entity, original, span.value or original))

@@ -22,8 +22,8 @@ SEVERITY: Final[dict[DlpAction, int]] = {action: rank for rank, action in enumer
 class Hit:
     """A finding mapped to its leaf. `leaf`: index of the leaf; `start:end`: span in the leaf's text; `value`: what was
     found, as the detector read it. `whole`: the span is an encoded run around the value, replaceable only as a whole.
-    `editable`: the leaf can be rewritten at all. `part`: 0 for a value in one leaf; 1, 2 and on for the pieces of a value
-    that was split over several, the first of which stands for all."""
+    `editable`: the leaf can be rewritten at all. `part`: 0 for a value in one leaf; 1, 2 … for the pieces of one
+    that was split over several leaves, the first of which stands for all."""
 
     leaf: int
     start: int

@@ -20,6 +20,7 @@ _STRETCH: Final = re.compile(rb"[\t\x20-\x7e]{6,}")
 _LONG_STRETCH: Final = re.compile(rb"[\t\x20-\x7e]{24,}")
 _WIDE_STRETCH: Final = re.compile(rb"(?:[\t\x20-\x7e]\0){6,}")
 
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """A file in a file, with the Content-Type it goes by."""

@@ -197,3 +197,15 @@ def test_other_codings_are_refused(value: bytes) -> None:
 )
 def test_sniffing(data: bytes, expected: str | None) -> None:
     assert sniff_coding(data) == expected
+
+
+def test_text_in_a_brotli_metadata_block_is_shown() -> None:
+    # WBITS 16 (bit 0), ISLAST 0, MNIBBLES 3, reserved 0, MSKIPBYTES 1, skip length - 1, padding (RFC 7932 section 9.2)
+    text = b"ssn is 123-45-6789"
+    bits = 0 | 0 << 1 | 0b11 << 2 | 0 << 4 | 1 << 5 | (len(text) - 1) << 7
+    head = bits.to_bytes(2, "little")
+    coded = head + text + b"\x03"
+    decoded = decode(coded, ("br",))
+    assert decoded.data == b""
+    assert "123-45-6789" in "".join(decoded.notes)
+    assert decode(brotli.compress(b"my ssn is 123-45-6789"), ("br",)).notes == ()

@@ -1,6 +1,7 @@
 """Values split over several texts: found over any seam, taken out of every piece, and never made up."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ PLACES: dict[str, Any] = {
 
 def cut(value: str, cuts: list[int]) -> list[str]:
     bounds = [0, *sorted(set(cuts)), len(value)]
-    return [value[first:last] for first, last in zip(bounds, bounds[1:], strict=False) if first < last]
+    return [value[first:last] for first, last in pairwise(bounds) if first < last]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -29,7 +29,7 @@ def b64(text: str) -> str:
 
 
 def cyrillic(text: str) -> str:
-    return text.translate(str.maketrans("aeopcxTHBEM", "аеорсхТНВЕМ"))  # noqa: RUF001
+    return text.translate(str.maketrans("aeopcxTHBEM", "аеорсхТНВЕМ"))
 
 
 def grouped(text: str, size: int, gap: str) -> str:

@@ -309,7 +309,8 @@ def test_trailers_refuse(trailer: tuple[bytes, bytes]) -> None:
 
 def test_a_lone_name_in_a_machine_written_place_is_no_person() -> None:
     quiet = {"target": "/v1/jane?jane=jane", "headers": [("X-Tool", "jane")]}
-    assert run(b'{"jane": "jane", "tool": "jane-3"}', dlp=policy(), **quiet).action == "allow"
+    assert run(b'{"jane": 1, "tool": "jane-3"}', dlp=policy(), **quiet).action == "allow"
+    assert run(b'{"name": "jane"}', dlp=policy()).action == "block"
     assert run(chat("Jane"), dlp=policy()).action == "block"
     assert run(b"{}", dlp=policy(), headers=[("X-User", "Jane Roe")]).action == "block"
 
@@ -529,3 +530,12 @@ def test_exactly_what_is_found_goes(words: list[str]) -> None:
     verdict = run(chat(text), dlp=REDACT)
     expected = text.replace(SSN, "<US_SSN>").replace(CARD, "<CREDIT_CARD>").replace(MAIL, "<EMAIL_ADDRESS>")
     assert verdict.body == (None if expected == text else chat(expected))
+
+
+def test_what_is_no_json_gives_each_finding_once() -> None:
+    verdict = run(b'{"a": "my ssn is 123-45-6789", }')
+    assert [(finding.entity, finding.location) for finding in verdict.findings] == [("US_SSN", "body $.a")]
+
+
+def test_a_size_refusal_says_what_to_do() -> None:
+    assert run(b"[" * 1000 + b"]" * 1000).remedy

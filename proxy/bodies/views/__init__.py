@@ -17,7 +17,7 @@ from proxy.bodies.offsets import Piece, substitute
 _MARGIN_CHARS: Final = 96
 """What stands around a decoded piece in its reading: more than a value and its context words take."""
 
-_LEAST_CHARS: Final = 6
+_LEAST_CHARS: Final = 5
 """No encoded value is shorter: `4.11e15` is the shortest way to write a card number."""
 
 MAX_READINGS: Final = 20_000
