@@ -1,6 +1,6 @@
 """`python -m proxy.supervisor.launch MODULE ARG...`: runs a module as a child that cannot outlive the supervisor.
 
-Also switches core dumps off: a core of a worker or inspector would hold prompts and keys.
+Also switches core dumps off (a core of a worker or inspector would hold prompts and keys) and libraries' telemetry.
 """
 
 import ctypes
@@ -30,8 +30,14 @@ def no_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def no_telemetry() -> None:
+    """onnxruntime 1.32 reports its use to its maker unless told not to before it is imported."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
 if __name__ == "__main__":
     no_core_dumps()
+    no_telemetry()
     tie_to_parent()
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
