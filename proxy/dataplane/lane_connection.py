@@ -19,8 +19,9 @@ HEAD_DEADLINE_S: Final = 10.0
 IDLE_DEADLINE_S: Final = 75.0
 # A token that ends while its connection lives is noticed within this; a new policy or a revocation at once.
 IDENTITY_S: Final = 1.0
-LINGER_S: Final = 1.0
-LINGER_BYTES: Final = 1 << 20
+LINGER_S: Final = 2.0
+# A client that sends on while it is told 413 reads the answer only if what it sends is taken off the wire.
+LINGER_BYTES: Final = 64 << 20
 _ALERT_ACCESS_DENIED: Final = b"\x15\x03\x03\x00\x02\x02\x31"  # RFC 8446 section 6: fatal, access_denied(49)
 
 
