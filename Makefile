@@ -10,13 +10,15 @@ METRICS_PORT ?= 9090
 STATE ?= $(or $(EGRESS_STATE_DIR),state)
 WORKERS ?= 0
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint format docs lock bench clean venv python
+.PHONY: help run demo test lint format docs lock bench bench-proxy soak clean venv python
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 run: $(STAMP) ## start the proxy with embedded store, demo providers and example policy (PORT=8080 METRICS_PORT=9090 STATE=state)
 	@exec $(BIN)/egress run --demo --state "$(STATE)" --workers $(WORKERS) --explicit 127.0.0.1:$(PORT) \
@@ -44,8 +46,19 @@ lock: ## resolve the dependencies anew into requirements.lock (needs uv)
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
 	  --no-emit-index-url --extra dev --override lock-overrides.txt --output-file requirements.lock pyproject.toml
 
-bench: $(STAMP) ## load tests against peers; prints ratios
-	@$(BIN)/python -m loadtests
+bench: bench-proxy ## every benchmark
+
+# Peers get environments of their own under ~/.cache/egress-bench; Debian's (squid-openssl haproxy nginx-light) are
+# used where they are installed, and what is absent is said to be absent.
+bench-proxy: $(STAMP) ## the data plane against its peers, one JSON line at the end (QUICK=1: a few of them; BENCH_ARGS=...)
+	@$(BIN)/python -m loadtests.dataplane $(BENCH_ARGS)
+
+soak: $(STAMP) ## steady load with reloads, restarts and store outages (MINUTES=10)
+	@$(BIN)/python -m loadtests.dataplane.soak --minutes $(MINUTES)
+
+attack: $(STAMP) ## all attack cases in network namespaces, as root (ONLY=DST,TLS-01 CASES=FILE BASELINE=mitmdump VERBOSE=1)
+	@$(BIN)/python -m tests.attack $(if $(ONLY),--only "$(ONLY)") $(if $(CASES),--cases $(CASES)) \
+	  $(if $(BASELINE),--baseline "$(BASELINE)") $(if $(VERBOSE),--verbose)
 
 clean: ## remove the environment and caches (never the state directory: it holds keys and audit)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

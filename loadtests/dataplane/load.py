@@ -1,8 +1,9 @@
 """One run of the load generator: what it is told, and what it answers."""
 
 import json
+import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -89,24 +90,30 @@ class Generator:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self._seconds = load.seconds + load.deadline_s
-        assert self._process.stdout is not None  # noqa: S101 - for the type checker
+        assert self._process.stdout is not None
         if self._process.stdout.readline() != "ready\n":
             self._process.kill()
             raise RuntimeError(f"the load generator gave up: {self._process.communicate()[1].strip()}")
 
     def go(self) -> dict[str, Any]:
         """Opens the gate. The answer is lg's JSON ({} when it only held)."""
+        self.begin()
+        return self.end()
+
+    def begin(self) -> None:
+        """Opens the gate and returns at once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("g")
+        self._process.stdin.flush()
+
+    def end(self, *, early: bool = False) -> dict[str, Any]:
+        """Waits for the end (`early`: has it end now) and returns lg's JSON."""
+        if early:
+            self._process.send_signal(signal.SIGINT)
         try:
-            output, errors = self._process.communicate("g", self._seconds + _PATIENCE_S)
+            output, errors = self._process.communicate(timeout=self._seconds + _PATIENCE_S)
         finally:
             self._process.kill()
         if self._process.returncode:
             raise RuntimeError(f"the load generator ended with {self._process.returncode}: {errors.strip()}")
         return dict(json.loads(output)) if output.strip() else {}
-
-
-def run(route: Route, load: Load, *, before: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """The whole run at once; `before` is called when all connections are warm, just before the load begins."""
-    generator = Generator(route, load)
-    before()
-    return generator.go()

@@ -33,7 +33,7 @@ def enter(module: str) -> None:
         raise Missing("no right to make namespaces: run as root, or allow unprivileged user namespaces")
     command = [*unshare, "sh", "-c", _MAKE_PRIVATE, str(hosts), sys.executable, "-m", module, *sys.argv[1:]]
     os.environ[_INSIDE] = "1"
-    os.execvp(command[0], command)  # noqa: S606 - replaces this process, so that signals reach the benchmark itself
+    os.execvp(command[0], command)
 
 
 def redirect(marks: dict[int, int]) -> None:
@@ -44,8 +44,8 @@ def redirect(marks: dict[int, int]) -> None:
     nft = shutil.which("nft") or shutil.which("nft", path="/usr/sbin")
     if nft is None:
         raise Missing("no nft: apt install nftables")
-    rules = "".join(f"meta mark {mark} tcp dport 443 redirect to :{port};" for mark, port in marks.items())
-    table = f"table ip egress_bench {{ chain out {{ type nat hook output priority -100; {rules} }} }}"
+    rules = "".join(f"meta mark {mark} tcp dport 443 redirect to :{port}\n" for mark, port in marks.items())
+    table = f"table ip egress_bench {{ chain out {{ type nat hook output priority -100;\n{rules}}}\n}}\n"
     done = subprocess.run([nft, "-f", "-"], input=table, text=True, capture_output=True, check=False)
     if done.returncode:
         raise Missing(f"nft: {done.stderr.strip()}")

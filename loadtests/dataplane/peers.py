@@ -5,28 +5,37 @@ A peer is a function from the scene to a `Running`; it raises Missing when it ca
 
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from loadtests.dataplane import processes
 from loadtests.dataplane.environments import closure, environment, subset
 from loadtests.dataplane.load import Route
-from loadtests.dataplane.places import SERVED_CORE, program
-from loadtests.dataplane.scene import AUTHORITY, HOST, ORIGIN_PORT, Scene
+from loadtests.dataplane.places import SERVED_CORE, Missing, program
+from loadtests.dataplane.processes import Sample
+from loadtests.dataplane.scene import AUTHORITY, HOST, ORIGIN_PORT, PLAIN_PORT, Scene
 
-TRANSPARENT_MARKS: Final = {"mitmdump-transparent": 11, "lane-transparent": 12, "lane-transparent-2": 13}
+MITMDUMP_TRANSPARENT_PORT: Final = 9102
+TRANSPARENT_MARKS: Final = {"mitmdump-transparent": 11, "lane-transparent": 12}
 
 
 @dataclass
 class Running:
-    """A started server. `routes`: the ways to it, by name. `process` None: nothing to measure (the origin itself)."""
+    """A started server. `routes`: the ways to it, by name. `process` None: nothing to measure (the origin
+    itself). `also`: helpers that are measured with it."""
 
     name: str
     process: "subprocess.Popen[bytes] | None"
     routes: Mapping[str, Route]
     stop_with: Callable[[], None] | None = None
-    extra: dict[str, str] = field(default_factory=dict)
+    also: tuple["subprocess.Popen[bytes]", ...] = ()
+    state_dir: Path | None = None
+
+    def sample(self) -> Sample:
+        """CPU, memory and descriptors of all its processes now."""
+        every = (self.process, *self.also) if self.process is not None else self.also
+        return processes.sample(*(process.pid for process in every))
 
     @property
     def route(self) -> Route:
@@ -54,23 +63,24 @@ def direct(_scene: Scene) -> Running:
 def mitmdump(scene: Scene) -> Running:
     """`mitmdump -q` of the product's own mitmproxy version, in an environment of its own."""
     bin_dir = environment("mitmproxy", subset(closure("mitmproxy")))
-    port, home = 9101, _home(scene, "mitmproxy")
-    process = _start(
+    port, folder = 9101, home(scene, "mitmproxy")
+    process = start(
         scene, "mitmdump",
         [str(bin_dir / "mitmdump"), "-q", "--listen-host", "127.0.0.1", "--listen-port", str(port),
-         "--set", f"confdir={home}", "--set", f"ssl_verify_upstream_trusted_ca={scene.ca.file}"], port,
+         "--set", f"confdir={folder}", "--set", f"ssl_verify_upstream_trusted_ca={scene.ca.file}"], port,
     )  # fmt: skip
-    return Running("mitmdump", process, {"explicit": explicit(port)})
+    plain = Route(f"127.0.0.1:{port}", "absolute", f"{HOST}:{PLAIN_PORT}", plain=True)
+    return Running("mitmdump", process, {"explicit": explicit(port), "plain": plain})
 
 
 def mitmdump_transparent(scene: Scene) -> Running:
     """The same, for redirected connections."""
     bin_dir = environment("mitmproxy", subset(closure("mitmproxy")))
-    port, home = 9102, _home(scene, "mitmproxy-transparent")
-    process = _start(
+    port, folder = MITMDUMP_TRANSPARENT_PORT, home(scene, "mitmproxy-transparent")
+    process = start(
         scene, "mitmdump-transparent",
         [str(bin_dir / "mitmdump"), "-q", "--mode", "transparent", "--listen-host", "127.0.0.1", "--listen-port",
-         str(port), "--set", f"confdir={home}", "--set", f"ssl_verify_upstream_trusted_ca={scene.ca.file}"], port,
+         str(port), "--set", f"confdir={folder}", "--set", f"ssl_verify_upstream_trusted_ca={scene.ca.file}"], port,
     )  # fmt: skip
     mark = TRANSPARENT_MARKS["mitmdump-transparent"]
     return Running("mitmdump-transparent", process, {"transparent": _redirected(mark)})
@@ -79,23 +89,23 @@ def mitmdump_transparent(scene: Scene) -> Running:
 def proxy_py(scene: Scene) -> Running:
     """proxy.py with TLS interception: it relays answers without looking at them."""
     bin_dir = environment("proxy-py")
-    home = _home(scene, "proxy-py")
-    _own_ca(home)
-    key = home / "leaf.key"
+    folder = home(scene, "proxy-py")
+    _own_ca(folder)
+    key = folder / "leaf.key"
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
     port = 9103
-    process = _start(
+    process = start(
         scene, "proxy-py",
         [str(bin_dir / "proxy"), "--hostname", "127.0.0.1", "--port", str(port), "--num-workers", "1",
-         "--num-acceptors", "1", "--log-level", "ERROR", "--ca-key-file", str(home / "ca.key"), "--ca-cert-file",
-         str(home / "ca.pem"), "--ca-signing-key-file", str(key), "--ca-cert-dir", str(home / "leaves"),
-         "--ca-file", str(scene.ca.file), "--data-dir", str(home / "data")], port,
+         "--num-acceptors", "1", "--log-level", "ERROR", "--ca-key-file", str(folder / "ca.key"), "--ca-cert-file",
+         str(folder / "ca.pem"), "--ca-signing-key-file", str(key), "--ca-cert-dir", str(folder / "leaves"),
+         "--ca-file", str(scene.ca.file), "--data-dir", str(folder / "data")], port,
     )  # fmt: skip
     return Running("proxy-py", process, {"explicit": explicit(port)})
 
 
 _SQUID: Final = """
-http_port 127.0.0.1:{port} ssl-bump generate-host-certificates=on dynamic_cert_mem_cache_size=8MB tls-cert={home}/both.pem
+http_port 127.0.0.1:{port} ssl-bump generate-host-certificates=on tls-cert={home}/both.pem
 sslcrtd_program {certgen} -s {home}/certificates -M 8MB
 sslcrtd_children 2
 acl first at_step SslBump1
@@ -127,17 +137,17 @@ def squid(scene: Scene) -> Running:
     binary = program("squid", "squid-openssl")
     certgen = Path("/usr/lib/squid/security_file_certgen")
     if not certgen.exists():
-        from loadtests.dataplane.places import Missing
-
         raise Missing("no ssl-bump in this squid: apt install squid-openssl")
-    port, home = 9104, _home(scene, "squid")
-    _own_ca(home)
-    (home / "both.pem").write_bytes((home / "ca.pem").read_bytes() + (home / "ca.key").read_bytes())
-    subprocess.run([str(certgen), "-c", "-s", str(home / "certificates"), "-M", "8MB"], check=True, capture_output=True)
-    config = home / "squid.conf"
-    config.write_text(_SQUID.format(port=port, home=home, certgen=certgen, ca=scene.ca.file, user="proxy"))
-    subprocess.run(["chown", "-R", "proxy", str(home)], check=False, capture_output=True)
-    process = _start(scene, "squid", [binary, "-N", "-f", str(config)], port)
+    port, folder = 9104, home(scene, "squid")
+    _own_ca(folder)
+    (folder / "both.pem").write_bytes((folder / "ca.pem").read_bytes() + (folder / "ca.key").read_bytes())
+    subprocess.run(
+        [str(certgen), "-c", "-s", str(folder / "certificates"), "-M", "8MB"], check=True, capture_output=True
+    )
+    config = folder / "squid.conf"
+    config.write_text(_SQUID.format(port=port, home=folder, certgen=certgen, ca=scene.ca.file, user="proxy"))
+    subprocess.run(["chown", "-R", "proxy", str(folder)], check=False, capture_output=True)
+    process = start(scene, "squid", [binary, "-N", "-f", str(config)], port)
     return Running("squid", process, {"explicit": explicit(port)})
 
 
@@ -165,19 +175,19 @@ http {{
 def nginx(scene: Scene) -> Running:
     """TLS in, TLS out, HTTP parsed, nothing decided: the physical limit."""
     binary = program("nginx", "nginx-light")
-    port, home = 9105, _home(scene, "nginx")
-    config = home / "nginx.conf"
+    port, folder = 9105, home(scene, "nginx")
+    config = folder / "nginx.conf"
     config.write_text(
-        _NGINX.format(home=home, leaf=scene.leaf, port=port, origin=ORIGIN_PORT, host=HOST, ca=scene.ca.file)
+        _NGINX.format(home=folder, leaf=scene.leaf, port=port, origin=ORIGIN_PORT, host=HOST, ca=scene.ca.file)
     )
-    process = _start(scene, "nginx", [binary, "-c", str(config)], port)
+    process = start(scene, "nginx", [binary, "-c", str(config)], port)
     return Running("nginx", process, {"reverse": Route(f"127.0.0.1:{port}", "direct", AUTHORITY)})
 
 
 _HAPROXY: Final = """
 global
   nbthread 1
-  maxconn 20000
+  maxconn 4000
   tune.ssl.default-dh-param 2048
 defaults
   mode http
@@ -196,10 +206,10 @@ backend origin
 def haproxy(scene: Scene) -> Running:
     """The same limit, by haproxy."""
     binary = program("haproxy", "haproxy")
-    port, home = 9106, _home(scene, "haproxy")
-    config = home / "haproxy.cfg"
+    port, folder = 9106, home(scene, "haproxy")
+    config = folder / "haproxy.cfg"
     config.write_text(_HAPROXY.format(leaf=scene.leaf, port=port, origin=ORIGIN_PORT, host=HOST, ca=scene.ca.file))
-    process = _start(scene, "haproxy", [binary, "-db", "-f", str(config)], port)
+    process = start(scene, "haproxy", [binary, "-db", "-f", str(config)], port)
     return Running("haproxy", process, {"reverse": Route(f"127.0.0.1:{port}", "direct", AUTHORITY)})
 
 
@@ -207,23 +217,32 @@ def _redirected(mark: int) -> Route:
     return Route(f"127.0.0.1:{ORIGIN_PORT}", "direct", AUTHORITY, mark=mark)
 
 
-def _home(scene: Scene, name: str) -> Path:
-    home = scene.folder / name
-    home.mkdir()
-    home.chmod(0o755)
-    return home
+def home(scene: Scene, name: str) -> Path:
+    """A folder of the peer's own within the run's."""
+    folder = scene.folder / name
+    folder.mkdir()
+    folder.chmod(0o755)
+    return folder
 
 
-def _start(scene: Scene, name: str, command: list[str], port: int) -> "subprocess.Popen[bytes]":
+def start(
+    scene: Scene, name: str, command: list[str], port: int, *, environment: Mapping[str, str] | None = None,
+    deadline_s: float = 60.0,
+) -> "subprocess.Popen[bytes]":  # fmt: skip
+    """Starts a peer on the measured core; returns when it accepts connections."""
     log = scene.folder / f"{name}.log"
-    process = processes.start(command, log, core=SERVED_CORE)
+    process = processes.start(command, log, core=SERVED_CORE, environment=environment)
 
     def up() -> bool:
         if process.poll() is not None:
             raise RuntimeError(f"{name} ended with {process.returncode}: {log.read_text()[-2000:]}")
         return processes.accepts(port)
 
-    processes.wait_for(up, name)
+    try:
+        processes.wait_for(up, name, deadline_s)
+    except BaseException:
+        processes.stop(process)
+        raise
     return process
 
 

@@ -57,6 +57,11 @@ def program(name: str, package: str) -> str:
     return found
 
 
+def stream_server() -> list[str]:
+    """The command of the streaming origin."""
+    return [python(), "-m", "loadtests.dataplane.streams"]
+
+
 def python() -> str:
     """The interpreter that the product runs on; peers get the same."""
     return sys.executable

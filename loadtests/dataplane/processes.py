@@ -80,15 +80,15 @@ class Sample:
         return sum(self.cpu_s.values()) - sum(before.cpu_s.values())
 
 
-def tree(root: int) -> list[int]:
-    """`root` and all its living descendants."""
+def tree(*roots: int) -> list[int]:
+    """The processes `roots` and all their living descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError):
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 children.setdefault(parent, []).append(int(entry.name))
-    found, todo = [], [root]
+    found, todo = [], list(roots)
     while todo:
         pid = todo.pop()
         found.append(pid)
@@ -96,27 +96,26 @@ def tree(root: int) -> list[int]:
     return found
 
 
-def sample(root: int) -> Sample:
+def matching(argument: bytes, *roots: int) -> list[int]:
+    """Those of the tree that have `argument` on their command line."""
+    found = []
+    for pid in tree(*roots):
+        with contextlib.suppress(OSError):
+            if argument in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def sample(*roots: int) -> Sample:
     """Reads /proc of the whole tree. CPU is utime + stime of each and of its ended, waited-for children."""
     cpu_s, rss_bytes, descriptors = {}, {}, 0
-    for pid in tree(root):
+    for pid in tree(*roots):
         with contextlib.suppress(OSError, IndexError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            cpu_s[pid] = _precise(pid, fields)
+            cpu_s[pid] = sum(int(ticks) for ticks in fields[11:15]) / _TICKS_PER_S
             rss_bytes[pid] = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-            descriptors += len(os.listdir(f"/proc/{pid}/fd"))
+            descriptors += sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     return Sample(cpu_s, rss_bytes, descriptors)
-
-
-def _precise(pid: int, fields: Sequence[str]) -> float:
-    """utime + stime in ticks of 10 ms is exact enough for seconds of load; schedstat's nanoseconds are better."""
-    ended_s = sum(int(ticks) for ticks in fields[13:15]) / _TICKS_PER_S
-    with contextlib.suppress(OSError, ValueError):
-        own_ns = sum(
-            int(Path(task, "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()
-        )
-        return own_ns / 1e9 + ended_s
-    return sum(int(ticks) for ticks in fields[11:13]) / _TICKS_PER_S + ended_s
 
 
 def threads(pid: int) -> dict[str, float]:

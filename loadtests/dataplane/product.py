@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,12 +11,15 @@ from loadtests.dataplane import processes
 from loadtests.dataplane.load import Route
 from loadtests.dataplane.peers import TRANSPARENT_MARKS, Running
 from loadtests.dataplane.places import ROOT, SERVED_CORE
-from loadtests.dataplane.scene import AUTHORITY, HOST, ORIGIN_PORT, PLAIN_PORT, STREAM_PORT, Scene
+from loadtests.dataplane.scene import AUTHORITY, BURST_PORT, HOST, ORIGIN_PORT, PACED_PORT, PLAIN_PORT, Scene
 from proxy.cli._admin import ask
 from proxy.keys.root import RootKey
 from proxy.keys.tokens import issue
 from proxy.paths import Paths
 
+PORT: Final = 9201
+TRANSPARENT_PORT: Final = PORT + 1
+WORKER: Final = b"proxy.dataplane.worker"
 LANE_SOURCE: Final = "127.0.0.2"
 _AMPLE: Final = {"requests_per_minute": 10_000_000, "connections": 1_000_000, "max_body": "4MiB"}
 
@@ -30,7 +32,7 @@ def policy(scene: Scene, directory: Path) -> Path:
     audit, no cache. `bench-cache`: the same with a cache.
     """
     entry = {
-        "id": "origin", "host": HOST, "ports": [ORIGIN_PORT, STREAM_PORT], "methods": ["POST", "GET"],
+        "id": "origin", "host": HOST, "ports": [ORIGIN_PORT, PACED_PORT, BURST_PORT], "methods": ["POST", "GET"],
         "addresses": ["127.0.0.0/8"], "upstream_ca": scene.ca.file.name, "reason": "benchmark",
     }  # fmt: skip
     plain = {
@@ -58,13 +60,15 @@ def policy(scene: Scene, directory: Path) -> Path:
     apps: dict[str, dict[str, Any]] = {
         "bench-lane": {
             **base, "identify": {"networks": [f"{LANE_SOURCE}/32"]},
-            "allow": [{**entry, "paths": ["/echo", "/download"]}, plain], "dlp": {"uninspectable": {"unknown": "allow"}},
+            "allow": [{**entry, "paths": ["/echo", "/download"]}, plain],
+            "dlp": {"uninspectable": {"unknown": "allow"}},
         },
         "bench-all": {**base, **full},
         "bench-cache": {**base, **full, "cache": {"ttl": "1h"}},
     }  # fmt: skip
     platform = {
-        "version": 1, "resolve": {HOST: "127.0.0.1"}, "models": {"gpt-4o-mini": {"provider": "openai", "tier": "trusted"}},
+        "version": 1, "resolve": {HOST: "127.0.0.1"},
+        "models": {"gpt-4o-mini": {"provider": "openai", "tier": "trusted"}},
         "classes": {"pci": ["CREDIT_CARD", "IBAN_CODE"], "secret": ["SECRET", "PRIVATE_KEY"]},
     }  # fmt: skip
     (directory / "apps").mkdir(parents=True)
@@ -76,10 +80,10 @@ def policy(scene: Scene, directory: Path) -> Path:
 
 
 def start(
-    scene: Scene, *, workers: int = 1, cores: str = str(SERVED_CORE), port: int = 9201, store: str | None = None
+    scene: Scene, *, workers: int = 1, cores: str = str(SERVED_CORE), port: int = PORT, name: str = ""
 ) -> Running:
     """`egress run` with embedded store, inspector and all; ready when this returns."""
-    name = f"product-{workers}"
+    name = name or f"product-{workers}"
     home = scene.folder / name
     paths = Paths(home / "state")
     paths.state_dir.mkdir(parents=True, mode=0o700)
@@ -91,7 +95,7 @@ def start(
     process = processes.start(
         [sys.executable, "-m", "proxy.cli", "run", "--directory", str(directory), "--state", str(paths.state_dir),
          "--workers", str(workers), "--inspectors", "1", "--explicit", f"127.0.0.1:{port}",
-         "--transparent", f"127.0.0.1:{transparent}", "--metrics", "off", *(["--store", store] if store else [])],
+         "--transparent", f"127.0.0.1:{transparent}", "--metrics", "off"],
         log, core=cores, cwd=source, environment={"PYTHONPATH": str(source)},
     )  # fmt: skip
 
@@ -105,7 +109,6 @@ def start(
         return bool(status["ready"]) and all(worker["state"] == "serving" for worker in status["workers"])
 
     processes.wait_for(ready, "egress run", 120)
-    time.sleep(0)
     root = RootKey.load(paths.root_key)
     routes = {
         "lane": Route(f"127.0.0.1:{port}", "connect", AUTHORITY, ca=paths.ca_cert, source=LANE_SOURCE),
@@ -120,4 +123,4 @@ def start(
         routes[app] = Route(
             f"127.0.0.1:{port}", "connect", AUTHORITY, ca=paths.ca_cert, proxy_authorization=f"Bearer {token}"
         )
-    return Running(name, process, routes, extra={"state": str(paths.state_dir), "pid": str(os.getpid())})
+    return Running(name, process, routes, state_dir=paths.state_dir)

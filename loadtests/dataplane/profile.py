@@ -13,20 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from loadtests.dataplane import bench, cases, namespace, processes
+from loadtests.dataplane import bench, cases, namespace, processes, product
 from loadtests.dataplane.load import Generator
-from loadtests.dataplane.places import Missing, load_generator
+from loadtests.dataplane.places import load_generator
 from loadtests.dataplane.scene import Scene
 
 _HERTZ: Final = 500
-
-
-def worker_of(root: int) -> int:
-    """The worker process of an `egress run`."""
-    for pid in processes.tree(root):
-        if b"proxy.dataplane.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return pid
-    raise Missing("no worker process found")
 
 
 def shares(stacks: str) -> tuple[Counter[str], Counter[str], int]:
@@ -55,17 +47,18 @@ def main() -> int:
     namespace.enter("loadtests.dataplane.profile")
     with tempfile.TemporaryDirectory(prefix="egress-bench-") as folder:
         scene = Scene.prepare(Path(folder))
-        case = next(case for case in cases.quick(scene) if case.name == args.case)
-        with bench.servers(scene, {case.server: bench.QUICK_SERVERS[case.server]}) as (running, _absent):
+        case = next(case for case in cases.table(cases.QUICK, scene, args.seconds) if case.name == args.case)
+        with bench.servers(scene, {case.server: bench.SERVERS[case.server]}) as (running, _absent):
             server = running[case.server]
             generator = Generator(server.routes[case.route], replace(case.load, seconds=args.seconds + 1))
             kept = args.stacks or scene.folder / "stacks.txt"
+            worker = processes.matching(product.WORKER, server.process.pid)[0]
+            py_spy = str(Path(sys.executable).with_name("py-spy"))
             spy = subprocess.Popen(
-                [str(Path(sys.executable).with_name("py-spy")), "record", "--format", "raw", "--rate", str(_HERTZ), "--duration",
-                 str(int(args.seconds)), "--gil", "--pid", str(worker_of(server.process.pid)), "--output", str(kept)],
+                [py_spy, "record", "--format", "raw", "--rate", str(_HERTZ), "--duration",
+                 str(int(args.seconds)), "--gil", "--pid", str(worker), "--output", str(kept)],
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             )  # fmt: skip
-            worker = worker_of(server.process.pid)
             before, threads_before = processes.sample(server.process.pid), processes.threads(worker)
             answer = generator.go()
             show_processes(before, processes.sample(server.process.pid), answer["requests"])

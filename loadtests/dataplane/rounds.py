@@ -1,12 +1,12 @@
 """Runs cases in interleaved rounds and takes medians."""
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from loadtests.dataplane import processes
 from loadtests.dataplane.cases import Case
 from loadtests.dataplane.load import Generator
 from loadtests.dataplane.peers import Running
@@ -31,6 +31,17 @@ class Result:
         """Failed requests in all rounds."""
         return sum(run["failed"] for run in self.runs)
 
+    @property
+    def trouble(self) -> str:
+        """What went wrong, in words; empty when nothing did."""
+        if self.broken:
+            return self.broken
+        kinds = Counter[str]()
+        for run in self.runs:
+            kinds.update(run["failures"])
+        status = {run["other_status"] for run in self.runs} - {0}
+        return ", ".join([f"{kind} {count}" for kind, count in kinds.items()] + [f"status {code}" for code in status])
+
     def latency(self, which: str = "p50") -> float | None:
         """Median over the rounds of one percentile, in microseconds."""
         found = [run["latency_us"][which] for run in self.runs if run["latency_us"]]
@@ -47,9 +58,9 @@ def once(server: Running, case: Case) -> tuple[float | None, dict[str, Any]]:
     generator = Generator(server.routes[case.route], case.load)
     if server.process is None:
         return None, generator.go()
-    before = processes.sample(server.process.pid)
+    before = server.sample()
     answer = generator.go()
-    return processes.sample(server.process.pid).cpu_since(before), answer
+    return server.sample().cpu_since(before), answer
 
 
 def measure(servers: Mapping[str, Running], cases: Sequence[Case], count: int) -> dict[str, Result]:

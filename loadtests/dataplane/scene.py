@@ -2,17 +2,18 @@
 
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from loadtests.dataplane import processes
-from loadtests.dataplane.places import LOAD_CORE, program
+from loadtests.dataplane.places import LOAD_CORE, ROOT, program, stream_server
 from tests.lab.ca import LabCA
 
 HOST: Final = "api.bench.test"
 ORIGIN_PORT: Final = 443
-STREAM_PORT: Final = 9444
+PACED_PORT: Final = 9444
+BURST_PORT: Final = 9445
 PLAIN_PORT: Final = 8000
 AUTHORITY: Final = f"{HOST}:{ORIGIN_PORT}"
 DOWNLOAD_BYTES: Final = 200 << 20
@@ -24,7 +25,7 @@ _TALK: Final = (
 )
 
 
-def prompt(size_bytes: int, *, unique: bool = False) -> bytes:
+def prompt(size_bytes: int, *, unique: bool = False, stream: bool = False) -> bytes:
     """A chat call of about `size_bytes`, in turns as a client resends them. `unique`: lg can make every one differ."""
     messages: list[dict[str, str]] = [{"role": "system", "content": "You sort receipts. Answer in one short sentence."}]
     while len(json.dumps(messages)) < size_bytes - 400:
@@ -33,6 +34,8 @@ def prompt(size_bytes: int, *, unique: bool = False) -> bytes:
     last = f"And number {MARKER}?" if unique else "And the next one?"
     messages.append({"role": "user", "content": last})
     call: dict[str, Any] = {"model": "gpt-4o-mini", "max_tokens": 64, "temperature": 0, "messages": messages}
+    if stream:
+        call |= {"stream": True, "stream_options": {"include_usage": True}}
     short = size_bytes - len(json.dumps(call))
     if short > 0:
         messages[-1]["content"] = (_TALK * (short // len(_TALK) + 1))[:short] + last
@@ -91,7 +94,7 @@ class Scene:
     folder: Path
     ca: LabCA
     leaf: Path
-    origin: "subprocess.Popen[bytes] | None" = None
+    origins: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
     @classmethod
     def prepare(cls, folder: Path) -> "Scene":
@@ -102,7 +105,7 @@ class Scene:
         scene.leaf.chmod(0o644)
         for name, content in {
             "small.json": prompt(800), "large.json": prompt(10_000),
-            "small-unique.json": prompt(800, unique=True),
+            "small-unique.json": prompt(800, unique=True), "stream.json": prompt(800, stream=True),
         }.items():  # fmt: skip
             (folder / name).write_bytes(content)
         with (folder / "download").open("wb") as file:
@@ -110,19 +113,23 @@ class Scene:
         return scene
 
     def start(self) -> None:
-        """Starts the origin on the load's core."""
+        """Starts the origins on the load's core."""
         nginx = program("nginx", "nginx-light")
         config = self.folder / "origin.conf"
         config.write_text(
             _NGINX.format(folder=self.folder, leaf=self.leaf, answer=answer(), port=ORIGIN_PORT, plain=PLAIN_PORT)
         )
-        self.origin = processes.start([nginx, "-c", str(config)], self.folder / "origin.log", core=LOAD_CORE)
-        processes.wait_for(lambda: processes.accepts(ORIGIN_PORT), "the origin")
+        log = self.folder / "origin.log"
+        self.origins.append(processes.start([nginx, "-c", str(config)], log, core=LOAD_CORE))
+        streams = [*stream_server(), str(self.leaf), str(PACED_PORT), str(BURST_PORT)]
+        self.origins.append(processes.start(streams, log, core=LOAD_CORE, cwd=ROOT))
+        for port in (ORIGIN_PORT, PACED_PORT, BURST_PORT):
+            processes.wait_for(lambda port=port: processes.accepts(port), f"the origin: {log.read_text()[-500:]}")  # type: ignore[misc]
 
     def stop(self) -> None:
-        """Ends the origin."""
-        if self.origin is not None:
-            processes.stop(self.origin)
+        """Ends the origins."""
+        for origin in self.origins:
+            processes.stop(origin)
 
     def body(self, name: str) -> Path:
         """A prompt by name: small, large, small-unique."""

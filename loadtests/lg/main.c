@@ -4,6 +4,7 @@
  *
  * Closed loop: every connection sends its next request when it has the answer. Open loop (--rate): requests are due at a
  * fixed rate whatever the answers do, and their latency counts from when they were due, so that waiting is not hidden.
+ * With --gate it says "ready" when all connections are open and warm, and begins when it reads a byte; SIGINT ends it.
  */
 #include "lg.h"
 
@@ -155,6 +156,14 @@ static void arrivals(uint64_t begin_ns, uint64_t *arrived)
 	}
 }
 
+static volatile sig_atomic_t interrupted; /* SIGINT ends the measurement early: what runs is finished and reported */
+
+static void interrupt(int number)
+{
+	(void)number;
+	interrupted = 1;
+}
+
 static double measure(void)
 {
 	uint64_t begin_ns = now_ns(), arrived = 0;
@@ -165,6 +174,10 @@ static double measure(void)
 		ready[pending++] = &conns[i];
 	begin_ready();
 	while ((now_ns() < end_ns || active) && now_ns() < give_up_ns) {
+		if (interrupted && now_ns() < end_ns) {
+			end_ns = now_ns();
+			give_up_ns = end_ns + (uint64_t)(opt.deadline_s * 1e9);
+		}
 		if (opt.rate > 0)
 			arrivals(begin_ns, &arrived);
 		begin_ready();
@@ -273,6 +286,7 @@ static void prepare(void)
 	struct rlimit files;
 	static const unsigned char http1[] = "\x08http/1.1";
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGINT, interrupt);
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
