@@ -28,9 +28,15 @@ type Cipher = Callable[[bytes, str], str | None]
 
 @lru_cache(maxsize=_CIPHERS)
 def _ff1(key: bytes, alphabet: str, tweak: bytes) -> "FF1":
-    from fpr_ff1 import FF1
+    from fpr_ff1 import FF1, BackendError
 
-    return FF1(key=key, radix=len(alphabet), alphabet=alphabet, tweak=tweak)
+    def made(backend: str) -> FF1:
+        return FF1(key=key, radix=len(alphabet), alphabet=alphabet, tweak=tweak, backend=backend)
+
+    try:
+        return made("rust")  # the same cipher texts at a fifth of the time
+    except BackendError:  # a wheel without it
+        return made("python")
 
 
 def _crypt(key: bytes, alphabet: str, tweak: str, symbols: str, *, back: bool) -> str | None:

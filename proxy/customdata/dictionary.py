@@ -25,6 +25,22 @@ def _automaton(words: tuple[str, ...], caseless: bool) -> "AhoCorasick":
     return AhoCorasick(sorted(set(folded)), matchkind=MatchKind.Standard)
 
 
+_SEEN: Final[dict[tuple[int, bool], tuple[tuple[str, ...], "AhoCorasick"]]] = {}
+
+
+def _automaton_of(dictionary: DlpDictionary) -> "AhoCorasick":
+    """By identity first: to hash a hundred thousand words for each text would cost more than the search."""
+    words, caseless = dictionary.words, not dictionary.case_sensitive
+    seen = _SEEN.get((id(words), caseless))
+    if seen is not None and seen[0] is words:
+        return seen[1]
+    automaton = _automaton(words, caseless)
+    if len(_SEEN) >= _AUTOMATA:
+        _SEEN.clear()
+    _SEEN[id(words), caseless] = (words, automaton)
+    return automaton
+
+
 def _folded(text: str) -> str:
     """Lower case without changing the number of characters, so that offsets stay."""
     if text.isascii():
@@ -41,7 +57,7 @@ def find(dictionary: DlpDictionary, text: str) -> Iterator[Finding]:
     haystack = _folded(text) if caseless else text
     spans = [
         (start, end)
-        for _, start, end in _automaton(dictionary.words, caseless).find_matches_as_indexes(haystack, overlapping=True)
+        for _, start, end in _automaton_of(dictionary).find_matches_as_indexes(haystack, overlapping=True)
         if not dictionary.whole_words or _is_whole(text, start, end)
     ]
     reach = -1

@@ -24,6 +24,7 @@ _LEAST_PHONE_DIGITS: Final = 7
 _LEAST_NUMBER_CHARS: Final = 5
 MOST_NUMBER_CHARS: Final = 40
 _MOST_GROUPS: Final = 10
+_MOST_PHONE_GROUPS: Final = 7  # +33 6 12 34 56 78 has six
 _MOST_PHONE_DIGITS: Final = 15  # ITU-T E.164
 
 _WORD: Final = re.compile(r"[^\W_]+")
@@ -106,7 +107,7 @@ class Text:
         groups = [match.span() for match in _DIGITS.finditer(self._text)]
         for first, (start, _) in enumerate(groups):
             digits = ""
-            for index in range(first, min(first + _MOST_GROUPS, len(groups))):
+            for index in range(first, min(first + _MOST_PHONE_GROUPS, len(groups))):
                 left, right = groups[index]
                 if index > first and not _PHONE_GAP.fullmatch(self._text, groups[index - 1][1], left):
                     break
@@ -130,7 +131,8 @@ class Text:
                 if index > first and not _GAP.fullmatch(self._text, self.spans[index - 1][1], self.spans[index][0]):
                     break
                 compact += self.words[index]
-                if len(compact) > MOST_NUMBER_CHARS:
+                # Single digits in a row are no way in which numbers are written; each would begin ten candidates.
+                if len(compact) > MOST_NUMBER_CHARS or len(compact) + 1 < 2 * (index - first):
                     break
                 if len(compact) in lengths and _DIGIT.search(compact):
                     yield Candidate("number", compact.upper(), self.spans[first][0], self.spans[index][1], first)

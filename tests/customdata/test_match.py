@@ -102,3 +102,17 @@ def test_a_few_rows_may_pass_and_a_list_may_not() -> None:
 def test_a_policy_without_data_of_its_own_costs_nothing() -> None:
     inner = Nothing()
     assert with_custom_data(inner, DlpPolicy("balanced", (), "redact"), lambda _: INDEX) is inner
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1 " * 10_000, "12 " * 7000, "a1-" * 7000, "a.a" * 7000 + "@", "a@a." * 5000, "Jane Roe " * 2500, "é" * 20_000],
+)
+def test_the_cost_is_linear_whatever_the_text(text: str) -> None:
+    def cost_s(many: str) -> float:
+        begun_s = time.process_time()
+        found(INDEX, [many])
+        return time.process_time() - begun_s
+
+    cost_s(text[:100])
+    assert min(cost_s(text) for _ in range(2)) < 12 * max(min(cost_s(text[: len(text) // 4]) for _ in range(3)), 0.002)
