@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.cli import CliError, Verb
+from proxy.sinks import sinks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--addon", action="append", default=[], metavar="MODULE:NAME", help="a mitmproxy addon to run beside ours"
     )
+    mirrors = sorted(sink.name for sink in sinks().values() if not sink.durable)
+    parser.add_argument(
+        "--audit-mirror", action="append", default=[], choices=mirrors, metavar="SINK",
+        help=f"a sink that gets every audit line beside the files: {', '.join(mirrors)}",
+    )  # fmt: skip
     parser.add_argument("--watch", action="store_true", help="for development: push the directory whenever it changes")
 
 
@@ -80,6 +86,7 @@ def _options(args: argparse.Namespace) -> "Options":
         demo=args.demo,
         watch=args.watch,
         addons=tuple(args.addon),
+        audit_mirrors=tuple(dict.fromkeys(args.audit_mirror)),
         drain_s=args.drain,
     )
 
@@ -88,13 +95,16 @@ def _announce(args: argparse.Namespace) -> "Callable[[Supervisor], None]":
     def announce(supervisor: "Supervisor") -> None:
         from proxy.cli._tour import tour
 
+        # Where audit lines go to standard output, nothing else does.
+        out = sys.stderr if "stdout" in args.audit_mirror else sys.stdout
         for name, address in supervisor.listen.items():
-            print(f"{name}: {address}")
-        print(f"state: {supervisor.paths.state_dir}  (`egress status` tells more; Ctrl-C drains and stops)")
+            print(f"{name}: {address}", file=out)
+        hint = "(`egress status` tells more; Ctrl-C drains and stops)"
+        print(f"state: {supervisor.paths.state_dir}  {hint}", file=out)
         if args.demo:
             for line in tour(supervisor.paths.state_dir):
-                print(line)
-        sys.stdout.flush()
+                print(line, file=out)
+        out.flush()
 
     return announce
 

@@ -73,6 +73,8 @@ class Assembly:
             services.counters.set("tunnels_open", (), self.connections.tunnels)
             services.counters.set("bodies_held_bytes", (), self.connections.bodies.held_bytes)
         services.counters.set("connections_open", (), open_now)
+        for sink, lost in services.audit.mirror_errors.items():
+            services.counters.set("audit_mirror_lost", (sink,), lost)
         self._count_refusal(policy["refused"])
         return {
             "policy": policy["effective"],
@@ -167,7 +169,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
         cache=ResponseCache(store.cache, cache_mac_key),
         ledger=Ledger(store.budget, paths, start["id"]),
         limiter=Limiter(paths),
-        audit=open_writer(paths, root, start["id"]),
+        audit=open_writer(paths, root, start["id"], mirrors=start.get("audit_mirrors", ())),
         counters=counters,
         root=root,
         leaf_store=LeafStore(CertificateAuthority.load(paths.ca_dir, root)),

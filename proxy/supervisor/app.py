@@ -60,7 +60,7 @@ class Supervisor:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(os.close, boot.lock_state(self.paths))
             self.keys = boot.load_keys(self.paths)
-            self.trail = SupervisorTrail(self.paths, self.keys.root)
+            self.trail = SupervisorTrail(self.paths, self.keys.root, self.options.audit_mirrors)
             stack.callback(self.trail.close)
             if self.options.demo:
                 await self._start_demo(stack)
@@ -197,7 +197,8 @@ class Supervisor:
     async def _start_workers(self, stack: contextlib.AsyncExitStack, sockets: list[dict[str, socket.socket]]) -> None:
         for left in private_dir(self.paths.living_dir).iterdir():
             await self._close_books(left.name)
-        self.pool = WorkerPool(sockets, self.paths.log_dir, self)
+        stdout = "stdout" in self.options.audit_mirrors
+        self.pool = WorkerPool(sockets, self.paths.log_dir, self, keep_stdout=stdout)
         for slot in range(self.options.workers):
             self._spawn(self.pool.keep(slot))
         stack.push_async_callback(self._last_resort)
@@ -218,6 +219,7 @@ class Supervisor:
             "state": str(self.paths.state_dir),
             "store": self.options.store_url,
             "addons": list(self.options.addons),
+            "audit_mirrors": list(self.options.audit_mirrors),
             "inspectors": self.options.inspectors,
             "listen": self.listen,
         }

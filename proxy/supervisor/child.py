@@ -33,9 +33,15 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 
 async def spawn(
-    command: Sequence[str], log: Path, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
+    *,
+    keep_stdout: bool = False,
 ) -> asyncio.subprocess.Process:
-    """Starts one process; its stdout and stderr are appended to `log` (started anew above 8 MiB)."""
+    """Starts one process; its stdout and stderr are appended to `log` (started anew above 8 MiB). `keep_stdout`: its
+    stdout is ours."""
     private_dir(log.parent)
     too_long = log.exists() and log.stat().st_size > LOG_LIMIT_BYTES  # noqa: ASYNC240 - local, once per start
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if too_long else os.O_APPEND), 0o600)
@@ -43,7 +49,7 @@ async def spawn(
         return await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=descriptor,
+            stdout=None if keep_stdout else descriptor,
             stderr=descriptor,
             env=dict(environment),
             pass_fds=tuple(pass_fds),

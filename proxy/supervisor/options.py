@@ -21,6 +21,7 @@ class Options:
     """`listen` overrides the platform's addresses by listener name. `directory` None: policy comes from the store.
 
     `drain_s`: how long open exchanges may go on after SIGTERM or a hot restart (streams take up to minutes).
+    `audit_mirrors`: sinks that get every audit line beside the files.
     """
 
     paths: Paths
@@ -32,6 +33,7 @@ class Options:
     demo: bool = False
     watch: bool = False
     addons: tuple[str, ...] = ()
+    audit_mirrors: tuple[str, ...] = ()
     drain_s: float = 30.0
 
     def address_of(self, listener: str, platform: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxy.audit_chain import SUPERVISOR, Head
@@ -33,13 +33,18 @@ def open_writer(paths: Paths, root: "RootKey", writer_id: str, **options: Any) -
 class SupervisorTrail:
     """Never raises for a full spool: readiness is off then, and the supervisor must live on to say so."""
 
-    def __init__(self, paths: Paths, root: "RootKey") -> None:
+    def __init__(self, paths: Paths, root: "RootKey", mirrors: Sequence[str] = ()) -> None:
+        self._mirrors = mirrors
         self._paths = paths
         self._root = root
         self._became_ready = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._writer = open_writer(
-            paths, root, SUPERVISOR, on_ready=lambda _: loop.call_soon_threadsafe(self._became_ready.set)
+            paths,
+            root,
+            SUPERVISOR,
+            mirrors=mirrors,
+            on_ready=lambda _: loop.call_soon_threadsafe(self._became_ready.set),
         )
         self._register = WriterRegister(self._writer)
 
@@ -80,7 +85,7 @@ class SupervisorTrail:
         keys = chain_keys(self._root)
         try:
             if resume_point(self._paths.audit_dir, writer_id, keys).open_ids:
-                open_writer(self._paths, self._root, writer_id).close()
+                open_writer(self._paths, self._root, writer_id, mirrors=self._mirrors).close()
             head = read_head(self._paths.audit_dir, writer_id, keys)
         except FileNotFoundError:
             head = Head()  # it died before its first record

@@ -69,8 +69,11 @@ class WorkerPool:
         sockets: Sequence[Mapping[str, socket.socket]],
         log_dir: Path,
         events: PoolEvents,
+        *,
+        keep_stdout: bool = False,
     ) -> None:
         self._sockets = sockets
+        self._keep_stdout = keep_stdout
         self._log_dir = log_dir
         self._events = events
         self._crashed = [asyncio.Event() for _ in sockets]
@@ -141,6 +144,7 @@ class WorkerPool:
                 self._log_dir / f"worker-{slot}.log",
                 child_environment(PYTHONOPTIMIZE="1"),
                 pass_fds=[theirs.fileno(), *listeners.values()],
+                keep_stdout=self._keep_stdout,
             )
         channel = await Channel.over(ours)
         worker = Worker(identity, slot, process, channel)

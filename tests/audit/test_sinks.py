@@ -1,5 +1,7 @@
 """Sinks: found by listing the package, all alike."""
 
+import contextlib
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -72,5 +74,32 @@ def test_stdout_repairs_a_broken_line() -> None:
             break
     sink.write(b"whole\n")
     assert os.read(reader, 100) == b"\nwhole\n"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_writers_of_one_stdout_take_turns(state_dir: Path) -> None:
+    """A line that one of them broke off is repaired by the next, and nobody waits for ever for a stopped one."""
+    reader, writer = os.pipe()
+    lock = state_dir / "stdout.lock"
+    one, two = (StandardOutput(writer, os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)) for _ in range(2))
+    one.write(b"first\n")
+    with pytest.raises(OSError, match="not being read"):
+        one.write(b"x" * (1 << 20) + b"\n")
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.read(reader, 1 << 16):
+            pass
+    two.write(b"whole\n")
+    one.write(b"again\n")
+    assert os.read(reader, 100) == b"\nwhole\nagain\n"
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another process"):
+            two.write(b"late\n")
+    two.write(b"later\n")
+    assert os.read(reader, 100) == b"later\n"
+    for sink in (one, two):
+        sink.close()
     os.close(reader)
     os.close(writer)

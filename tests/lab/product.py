@@ -37,15 +37,18 @@ def eventually[T](look: Callable[[], T | None], what: str, deadline_s: float = W
 
 
 class Product:
-    """`egress run`. A context manager: leaves after a clean drain. `extra`: further arguments of `egress run`."""
+    """`egress run`. A context manager: leaves after a clean drain. `extra`: further arguments of `egress run`;
+    `stdout`: where its standard output goes, instead of into the log."""
 
     def __init__(
         self, state_dir: Path, directory: Path, *, workers: int = 1, inspectors: int = 1, drain_s: float = 5.0,
         extra: Sequence[str] = (), transparent: bool = False, environment: Mapping[str, str] | None = None,
+        stdout: Path | None = None,
     ) -> None:  # fmt: skip
         self.paths = Paths(state_dir)
         self.directory = directory
         self._environment = environment or {}
+        self._stdout = stdout
         self._arguments = [
             "run", "--state", str(state_dir), "--directory", str(directory), "--workers", str(workers),
             "--inspectors", str(inspectors), "--explicit", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
@@ -61,8 +64,8 @@ class Product:
         log = (self.paths.state_dir / "run.log").open("w")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "proxy.cli", *self._arguments],
-            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, cwd=ROOT,
-            env={**os.environ, **self._environment}, start_new_session=True,
+            stdout=self._stdout.open("w") if self._stdout else log, stderr=log, stdin=subprocess.DEVNULL, text=True,
+            cwd=ROOT, env={**os.environ, **self._environment}, start_new_session=True,
         )  # fmt: skip
         log.close()
         if wait:
