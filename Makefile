@@ -15,7 +15,7 @@ MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint format docs lock bench bench-proxy soak clean venv python
+.PHONY: help run demo test fuzz lint format docs lock bench bench-proxy soak clean venv python
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ demo: $(STAMP) ## start only the look-alike providers
 
 test: $(STAMP) ## run all tests (PYTEST_ARGS=... adds options)
 	@$(BIN)/python -m pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+
+fuzz: $(STAMP) ## fuzz every parser for longer than `make test` does (FUZZ_SECONDS for each target, 60)
+	@FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -n 2 tests/fuzz $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and mypy --strict
 	@$(BIN)/ruff check .
