@@ -1,4 +1,4 @@
-"""Nonsense near to sense: valid messages that are cut, doubled, flipped, spliced, or salted with what parsers trip on."""
+"""Nonsense near to sense: valid messages cut, doubled, flipped, spliced, or salted with what parsers trip on."""
 
 import os
 import time
