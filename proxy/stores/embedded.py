@@ -5,9 +5,12 @@ configuration is ours: no TCP, socket and directories for this user only, append
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
+import signal
 import stat
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -15,6 +18,7 @@ from typing import Final
 from proxy.paths import SOCKET_PATH_LIMIT_BYTES, Paths, private_dir
 from proxy.stores.open import embedded_url
 from proxy.stores.ports import StoreUnavailable
+from proxy.supervisor import launch
 
 START_S: Final = 30.0
 STOP_S: Final = 10.0
@@ -44,8 +48,9 @@ enable-module-command no
 class EmbeddedStore:
     """One running Valkey. `start` starts it, `wait` tells when it died, `restart` brings it back, `stop` ends it.
 
-    A lock on the data directory makes sure that two supervisors never share it. A Valkey that a killed supervisor left
-    behind is shut down first (it holds the same files), so nothing it was told is lost.
+    A lock on the data directory makes sure that two supervisors never share it. Valkey is told to end when the process
+    that started it dies; one that is left all the same holds a lock of its own, and the next start ends it first: they
+    write the same files, and nothing that it was told may be lost.
     """
 
     def __init__(self, paths: Paths, *, maxmemory_bytes: int = 0) -> None:
@@ -121,26 +126,31 @@ class EmbeddedStore:
         self._lock_fd = lock_fd
 
     async def _spawn(self) -> None:
-        await self._clear_socket()
+        self._process = None
+        await self._end_listener()
         directory = self._paths.store_dir
+        life_fd = await self._sole_life()
+        self._paths.store_socket.unlink(missing_ok=True)
         config = directory / "valkey.conf"
         _write_private(config, self._config())
         log_path = directory / "valkey.log"
         log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                str(_binary()),
-                str(config),
+                *(sys.executable, "-I", "-S", launch.__file__, "--exec", str(_binary()), str(config)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log_fd,
                 stderr=log_fd,
                 cwd=directory,
-                env={"PATH": os.defpath, "LC_ALL": "C"},
+                env={"PATH": os.defpath, "LC_ALL": "C", launch.PARENT_VARIABLE: str(os.getpid())},
+                pass_fds=[life_fd],
                 # A Ctrl-C at the terminal must reach the supervisor only: it drains before it stops the store.
                 start_new_session=True,
             )
+            os.pwrite(life_fd, b"%-20d" % self._process.pid, 0)
         finally:
             os.close(log_fd)
+            os.close(life_fd)
         await self._until(self._answers, START_S, log_path)
 
     def _config(self) -> str:
@@ -153,17 +163,40 @@ class EmbeddedStore:
             maxmemory_bytes=self._maxmemory_bytes,
         )
 
-    async def _clear_socket(self) -> None:
-        """Removes a socket that nobody listens on; ends an orphan that does."""
+    async def _sole_life(self) -> int:
+        """An open file whose lock the server inherits and holds until its last process has ended. An orphan that does
+        not end when asked is killed: it alone can hold the lock, so the process id in the file is still its own."""
+        life_fd = os.open(self._paths.store_dir / "life", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+        async def free() -> bool:
+            try:
+                fcntl.flock(life_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        log_path = self._paths.store_dir / "valkey.log"
+        try:
+            try:
+                await self._until(free, STOP_S, log_path)
+            except StoreUnavailable:
+                with contextlib.suppress(ValueError, ProcessLookupError):
+                    os.kill(int(os.pread(life_fd, 20, 0)), signal.SIGKILL)
+                await self._until(free, STOP_S, log_path)
+        except BaseException:
+            os.close(life_fd)
+            raise
+        return life_fd
+
+    async def _end_listener(self) -> None:
+        """Asks an orphan that still listens on the socket to end. Whatever else stands there is refused."""
         path = self._paths.store_socket
         try:
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 raise StoreUnavailable(f"{path} is in the way: it is not a socket")
         except FileNotFoundError:
             return
-        if await self._ask(_SHUTDOWN) is not None:
-            await self._until(self._gone, STOP_S, self._paths.store_dir / "valkey.log")
-        path.unlink(missing_ok=True)
+        await self._ask(_SHUTDOWN)
 
     async def _until(self, condition: Callable[[], Awaitable[bool]], limit_s: float, log_path: Path) -> None:
         try:
@@ -178,9 +211,6 @@ class EmbeddedStore:
 
     async def _answers(self) -> bool:
         return (await self._ask(_PING) or b"").startswith(b"+PONG")
-
-    async def _gone(self) -> bool:
-        return await self._ask(_PING) is None
 
     async def _ask(self, command: bytes) -> bytes | None:
         """The first bytes of the answer; None when nobody listens; empty when it hung up or kept silent."""

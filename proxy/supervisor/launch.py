@@ -1,4 +1,5 @@
 """`python -m proxy.supervisor.launch MODULE ARG...`: runs a module as a child that cannot outlive the supervisor.
+`python -IS launch.py --exec PROGRAM ARG...`: the same for a program, which gets SIGTERM to put its files in order.
 
 Also switches core dumps off (a core of a worker or inspector would hold prompts and keys) and libraries' telemetry.
 """
@@ -15,11 +16,11 @@ PR_SET_PDEATHSIG: Final = 1  # prctl(2), Linux
 PARENT_VARIABLE: Final = "EGRESS_PARENT_PID"
 
 
-def tie_to_parent() -> None:
+def tie_to_parent(last_signal: signal.Signals = signal.SIGKILL) -> None:
     """Has the kernel kill us when the supervisor dies; exits when it is dead already. No-op outside Linux."""
     if sys.platform != "linux":
         return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, last_signal, 0, 0, 0)
     parent = os.environ.get(PARENT_VARIABLE)
     if parent and int(parent) != os.getppid():
         sys.exit(0)
@@ -31,12 +32,15 @@ def no_core_dumps() -> None:
 
 
 def no_telemetry() -> None:
-    """onnxruntime 1.32 reports its use to its maker unless told not to before it is imported."""
+    """The onnxruntime 1.32 reports its use to its maker unless told not to before it is imported."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 if __name__ == "__main__":
     no_core_dumps()
+    if sys.argv[1] == "--exec":
+        tie_to_parent(signal.SIGTERM)
+        os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - what the supervisor names
     no_telemetry()
     tie_to_parent()
     sys.argv = sys.argv[1:]

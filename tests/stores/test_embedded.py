@@ -5,14 +5,18 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from proxy.paths import NotPrivate, Paths
+from proxy.stores import embedded
 from proxy.stores.embedded import EmbeddedStore
 from proxy.stores.open import open_store
 from proxy.stores.ports import StoreUnavailable
+from tests.lab.product import eventually
 
 
 def listening_tcp_ports(pid: int) -> set[int]:
@@ -121,6 +125,73 @@ def test_an_orphan_is_ended_first_and_its_data_kept(paths: Paths) -> None:
         await store.stop()
 
     asyncio.run(scenario())
+
+
+SUPERVISOR = """
+import asyncio, pathlib, sys
+from proxy.paths import Paths
+from proxy.stores.embedded import EmbeddedStore
+from proxy.stores.open import open_store
+
+async def main():
+    paths = Paths(pathlib.Path(sys.argv[1]))
+    store = await EmbeddedStore.start(paths)
+    await open_store(None, paths).config.append_manifest(b"m1", seq=1, expect_seq=0)
+    print(store.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def killed_supervisor(paths: Paths, *, stop_the_store: bool = False) -> int:
+    """A supervisor that started a store and was killed: the store's process id."""
+    command = [sys.executable, "-c", SUPERVISOR, str(paths.state_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as supervisor:
+        assert supervisor.stdout is not None
+        pid = int(supervisor.stdout.readline())
+        if stop_the_store:
+            os.kill(pid, signal.SIGSTOP)
+        supervisor.kill()
+    return pid
+
+
+def test_it_ends_with_the_supervisor_and_keeps_the_data(paths: Paths) -> None:
+    pid = killed_supervisor(paths)
+    eventually(lambda: ended(pid), "the end of the store")
+
+    async def scenario() -> None:
+        store = await EmbeddedStore.start(paths)
+        client = open_store(None, paths)
+        assert await client.config.head_manifest() == b"m1"
+        await client.aclose()
+        await store.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_orphan_that_does_not_answer_is_killed(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "STOP_S", 0.3)
+    pid = killed_supervisor(paths, stop_the_store=True)
+    assert not ended(pid)
+
+    async def scenario() -> None:
+        store = await EmbeddedStore.start(paths)
+        assert ended(pid)
+        client = open_store(None, paths)
+        assert await client.config.head_manifest() == b"m1"
+        await client.aclose()
+        await store.stop()
+
+    asyncio.run(scenario())
+
+
+def ended(pid: int) -> bool:
+    """Gone, or a zombie that nobody waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def test_what_is_in_the_way_is_named(paths: Paths) -> None:
