@@ -72,6 +72,7 @@ STATE: Final[Mapping[str, tuple[str, str]]] = {
     "journal_dir": ("Money that was reserved and not settled yet; replayed after a crash.", "keep"),
     "last_good": ("The last accepted policy, for a start without the store.", "keep"),
     "living_dir": ("One file per worker whose books are not closed yet.", "keep"),
+    "data_dir": ("Indexes of exact data match, for policies that come from a store.", "keep"),
     "demo_dir": ("Certificates of the look-alikes.", "made anew"),
     "log_dir": ("Standard error of the child processes.", "may go"),
     "limits_file": ("Counts per app that the workers share.", "made anew"),

@@ -17,6 +17,7 @@ from proxy.paths import Paths
 
 if TYPE_CHECKING:
     from proxy.dataplane.flows import FlowHooks
+    from proxy.inspector.client import InspectorClient
     from proxy.pricing import PriceBook
     from proxy.stores.open import Store
 
@@ -125,7 +126,6 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     from proxy.dataplane.limiter import Limiter
     from proxy.dataplane.master import build_master
     from proxy.dataplane.watcher import ConfigWatcher, compile_default
-    from proxy.inspector.client import InspectorClient
     from proxy.keys.ca import CertificateAuthority
     from proxy.keys.leaf import LeafStore
     from proxy.net.dial import OwnAddresses
@@ -162,10 +162,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     services = Services(
         worker_id=start["id"],
         watcher=watcher,
-        inspector=InspectorClient(
-            [str(paths.inspector_socket(index)) for index in range(start["inspectors"])],
-            index_keys=root.exact_match_keys(),
-        ),
+        inspector=_inspector_client(paths, root, start["inspectors"]),
         cache=ResponseCache(store.cache, cache_mac_key),
         ledger=Ledger(store.budget, paths, start["id"]),
         limiter=Limiter(paths),
@@ -188,6 +185,13 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     parts.tasks = [asyncio.create_task(run) for run in runs]
     await services.inspector.start()
     return parts
+
+
+def _inspector_client(paths: Paths, root: RootKey, inspectors: int) -> "InspectorClient":
+    from proxy.inspector.client import InspectorClient
+
+    sockets = [str(paths.inspector_socket(index)) for index in range(inspectors)]
+    return InspectorClient(sockets, index_keys=root.exact_match_keys())
 
 
 def foreign_hooks(master: Any, names: Iterable[str]) -> "FlowHooks | None":
