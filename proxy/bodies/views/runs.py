@@ -29,7 +29,7 @@ _GROUPED: Final = re.compile(
 _NUMERIC: Final = re.compile(r"(?:[I-P][A-Za-z0-9+/_-]{3}){3,6}+[A-Za-z0-9+/_-]{0,3}")
 """The base64 of digits and punctuation only (bytes 20 to 3F hex), which may be shorter: a card number or SSN alone."""
 _HEX_PAIRS: Final = re.compile(
-    r"(?<![0-9A-Fa-f])(?:0[xX])?[0-9A-Fa-f]{2}(?:[ :,;.-]{1,2}(?:0[xX])?[0-9A-Fa-f]{2}){8,}+(?![0-9A-Fa-f])"
+    r"(?<![0-9A-Fa-f])(?:0[xX])?[0-9A-Fa-f]{2}(?:[ :,;.-]{1,2}(?:0[xX])?[0-9A-Fa-f]{2}){8,}+"
 )
 _BREAKS: Final = re.compile(r"\\[rn]|[^A-Za-z0-9+/_-]+")
 _NO_HEX: Final = re.compile(r"0[xX]|[^0-9A-Fa-f]+")
