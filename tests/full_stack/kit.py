@@ -33,6 +33,17 @@ TOKENIZE = {
     "otherwise": "allow",
 }
 OPEN_DLP = {"otherwise": "allow"}
+OWN_DATA = {
+    "dictionaries": [{"entity": "CODE_NAME", "values": ["Bluebird"]}],
+    "patterns": [{"entity": "TICKET", "regex": "ACME-[0-9]{6}"}],
+    "rules": [
+        {"entities": ["CODE_NAME"], "action": "hash"},
+        {"entities": ["TICKET"], "action": "tokenize", "tiers": ["trusted"]},
+        {"entities": ["CREDIT_CARD"], "action": "encrypt"},
+        {"entities": ["EMAIL_ADDRESS"], "action": "synthesize"},
+    ],
+    "otherwise": "allow",
+}
 
 
 @dataclass
@@ -198,6 +209,7 @@ def build_house(stack: ExitStack, **options: Any) -> House:
         ]  # fmt: skip
         policy.app("open", *base, ws, *llm, dlp=OPEN_DLP)
         policy.app("strict", *base, ws, *llm, dlp=TOKENIZE)
+        policy.app("own-data", *base, ws, *llm, dlp=OWN_DATA)
         policy.app("bynet", *base, identify={"networks": ["127.0.1.0/24"]}, dlp=OPEN_DLP)
         policy.app("both", *base, identify={"networks": ["127.0.2.0/24"], "token": True}, dlp=OPEN_DLP)
         policy.app(
