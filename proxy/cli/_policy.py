@@ -3,9 +3,11 @@
 import argparse
 import contextlib
 import getpass
+import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,25 +33,34 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 def add_signer(parser: argparse.ArgumentParser) -> None:
     """Options that say who publishes and why."""
     parser.add_argument("--reason", default="", help="why; stands in the manifest and in `egress status`")
-    parser.add_argument("--author", default=getpass.getuser(), help="who (default: this user)")
+    parser.add_argument("--author", metavar="NAME", help="who (default: this user)")
     parser.add_argument(
         "--key", metavar="FILE", type=Path, help="a publisher's Ed25519 private key (PEM, or base64 seed)"
     )
     parser.add_argument("--key-id", metavar="NAME", default="", help="the publisher's name under `publishers:`")
 
 
-def load(directory: Path, paths: Paths) -> "Content | None":
-    """The directory's content, or None after all its mistakes were printed."""
+def load(directory: Path, paths: Paths, *, preview: bool = False) -> "Content | None":
+    """The directory's content, or None after all its mistakes were printed. `preview`: to be looked at only; what is
+    made at the first start may be missing, which is printed too."""
     from proxy.config.compile import load_content
     from proxy.config.errors import ConfigErrors
 
     if not directory.is_dir():
         raise CliError("there is no such directory", str(directory), "name the directory that holds platform.yaml")
     try:
-        return load_content(directory, paths.state_dir)
+        content = load_content(directory, paths.state_dir, preview=preview)
     except ConfigErrors as errors:
         print(errors, file=sys.stderr)
         return None
+    warn(content, directory)
+    return content
+
+
+def warn(content: "Content", directory: Path) -> None:
+    """Prints what a preview goes on without."""
+    for one in content.warnings:
+        print(replace(one, file=str(directory / one.file)).told("warning"), file=sys.stderr)
 
 
 async def head_of(store: "Store") -> tuple[Manifest | None, bytes | None]:
@@ -82,6 +93,14 @@ def signer_of(args: argparse.Namespace) -> Signer:
     if not args.key_id:
         raise CliError("--key needs the publisher's name", "--key-id", "give the name that stands under `publishers:`")
     return Signer(_seed(args.key), args.key_id)
+
+
+def _this_user() -> str:
+    """A user id may have no name (a container with `--user 1234`)."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"
 
 
 def _seed(path: Path) -> bytes:
@@ -119,7 +138,7 @@ async def publish(
         return await publish_to(
             store.config,
             content,
-            author=args.author,
+            author=args.author or _this_user(),
             reason=reason,
             signer=signer,
             now_s=time.time(),
@@ -178,8 +197,16 @@ def effect_text(effect: dict[str, Any] | None) -> str:
 
 def changes(old: bytes | None, new: bytes) -> "list[Change]":
     from proxy.config.diff import diff_contents
+    from proxy.config.errors import ConfigErrors
 
-    return diff_contents(old, new)
+    try:
+        return diff_contents(old, new)
+    except ConfigErrors:
+        if old is None:
+            raise
+        # A newer version's revision, or a damaged one: it must not keep anybody from publishing a good one.
+        print("warning: the store's active revision cannot be read; everything counts as new", file=sys.stderr)
+        return diff_contents(None, new)
 
 
 def change_rows(found: "Sequence[Change]") -> list[dict[str, Any]]:

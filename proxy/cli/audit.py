@@ -21,7 +21,7 @@ _POLL_S = 0.3
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dir", type=Path, help="audit directory (default: the one in the state directory)")
+    _add_directory(parser, default=None)
     action = actions(parser)
     verify = action("verify", "check every chain, offline; exit 1 and the first bad record if any")
     verify.add_argument(
@@ -31,13 +31,22 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="WRITER:SEQ:MAC",
         help="a head kept elsewhere that must stand in the trail (repeatable); `verify --json` prints the present ones",
     )
+    _add_directory(verify, default=argparse.SUPPRESS)
     for name, text in (("show", "print records"), ("tail", "print records and wait for more")):
         printing = action(name, text)
+        _add_directory(printing, default=argparse.SUPPRESS)
         for each in _FILTERS:
             printing.add_argument(f"--{each}", help=f"only records with this {each}")
         printing.add_argument("--last", type=int, default=20, metavar="N", help="how many (default: 20)")
         printing.add_argument("--since", metavar="DURATION", help="not older than this, like 2h or 7d")
         printing.add_argument("--events", action="store_true", help="the trail's remarks about itself, too")
+
+
+def _add_directory(parser: argparse.ArgumentParser, *, default: object) -> None:
+    """Before or after the action's name, as people write it."""
+    parser.add_argument(
+        "--dir", type=Path, default=default, help="audit directory (default: the one in the state directory)"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

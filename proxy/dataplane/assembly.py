@@ -48,13 +48,14 @@ class PriceBooks:
 
 @dataclass(slots=True)
 class Assembly:
-    """A worker's services with what runs behind them."""
+    """A worker's services with what runs behind them. `swapped` is set by each new policy."""
 
     services: Services
     store: "Store"
     master: Any
     connections: Any = None
     tasks: list["asyncio.Task[Any]"] = field(default_factory=list)
+    swapped: asyncio.Event = field(default_factory=asyncio.Event)
     _refused: tuple[int, str] | None = None
 
     async def usable(self, inspector_s: float) -> None:
@@ -142,6 +143,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     price_book = PriceBooks()
 
     counters = Counters()
+    changed = asyncio.Event()
 
     def compiled(content: bytes, seq: int, previous: Snapshot | None) -> Snapshot:
         snapshot = compile_default(content, seq, previous)
@@ -151,6 +153,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     def swapped(snapshot: Snapshot) -> None:
         resolver.static = snapshot.platform.resolve
         counters.add("config_reloads_total", ("accepted",))
+        changed.set()
 
     watcher = ConfigWatcher(
         store.config, paths, manifest_seed=root.derive(MANIFEST), compile_content=compiled, on_swap=swapped
@@ -180,7 +183,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     )
     master = build_master()
     services.hooks = foreign_hooks(master, start.get("addons", ()))
-    parts = Assembly(services, store, master)
+    parts = Assembly(services, store, master, swapped=changed)
     runs: list[Coroutine[Any, Any, Any]] = [watcher.run(), services.ledger.run(), services.cache.run()]
     parts.tasks = [asyncio.create_task(run) for run in runs]
     await services.inspector.start()

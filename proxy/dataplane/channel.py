@@ -6,7 +6,9 @@ serves both ends. Reading pauses when nobody consumes; writing waits when the pe
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,7 @@ READ_HIGH_WATER_BYTES = 256 << 10
 # A reader slower than about 1 KB/s holds an upstream, a slot and buffers; transports keep 64 KiB before they pause.
 WRITE_STALL_S = 60.0
 _TLS_READ_BYTES = 256 << 10
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Channel(asyncio.Protocol):
@@ -185,6 +188,14 @@ class Channel(asyncio.Protocol):
         """Drops the connection and what is queued."""
         if self.transport is not None:
             self.transport.abort()
+
+    def reset(self) -> None:
+        """Drops the connection so that the peer cannot take it for an orderly end (RST; `abort` may send FIN)."""
+        sock = self.info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.abort()
 
     # -- TLS
 

@@ -28,7 +28,8 @@ _SAFE_TO_REPEAT: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class LaneCarrier:
-    """Serves one request on `client`. After the exchange, `reusable` tells if the client connection may go on."""
+    """Serves one request on `client`. After the exchange, `reusable` tells if the client connection may go on: not
+    when the answer broke off, which only the end of the connection tells the client."""
 
     def __init__(
         self, server: "LaneServer", client: Channel, raw: h1.RawHead, framing: h1.Framing, context: "Context | None"
@@ -47,6 +48,8 @@ class LaneCarrier:
         self._to_end = False
         self.started = False
         self.reusable = True
+        self._told = False
+        self._to_end = False
 
     def close(self) -> None:
         """Gives back what the request held. Called once, however the exchange ended."""
@@ -54,6 +57,10 @@ class LaneCarrier:
         self._server.bodies.release(self._held_bytes)
         self._held_bytes = 0
         self._drop_upstream()
+        if not self._told:
+            self.reusable = False
+            # Framing shows a broken answer; one that the connection's end delimits must not seem whole.
+            (self._client.reset if self._to_end else self._client.close)()
 
     # -- request
 
@@ -207,6 +214,7 @@ class LaneCarrier:
         end = h1.encode_last_chunk() if chunked else b""
         client.write(pending + (h1.encode_chunk(rest) if chunked else rest) + end)
         await client.drain()
+        self._told = True
 
     def _begin(self, head: ResponseHead) -> bool:
         """Decides the client's framing; True for chunked. HTTP/1.0 clients get the end of the connection instead."""
@@ -219,6 +227,7 @@ class LaneCarrier:
         if self._raw.version != "1.1":
             self._to_end = True
             self.reusable = False
+            self._to_end = True
             return False
         return True
 
@@ -282,10 +291,15 @@ class LaneCarrier:
     async def collect(self, max_bytes: int) -> bytes:
         """The whole answer body. Denied too_large."""
         parts = bytearray()
-        async for data in self._answer_parts():
-            parts += data
-            if len(parts) > max_bytes:
-                raise Denied("too_large", f"The answer has more than {max_bytes} bytes and must be inspected whole")
+        try:
+            async for data in self._answer_parts():
+                parts += data
+                if len(parts) > max_bytes:
+                    raise Denied("too_large", f"The answer has more than {max_bytes} bytes and must be inspected whole")
+        except Aborted as aborted:
+            if aborted.side == "client":
+                raise
+            raise Denied("upstream_malformed", f"The upstream broke off: {aborted.detail}") from None
         return bytes(parts)
 
     # -- long connections
@@ -295,6 +309,7 @@ class LaneCarrier:
         upstream = self._upstream
         if upstream is None or self._context is None:
             raise Denied("internal")
+        self._told = True
         self._server.tunnels += 1
         try:
             return await run_websocket(self._server, self._client, upstream.channel, effect, self._context, self)
@@ -308,6 +323,7 @@ class LaneCarrier:
         """Connects to the vetted address and copies both ways."""
         if self._context is None:
             raise Denied("internal")
+        self._told = True
         channel = await self._server.pool.dial_raw(effect.entry, effect.authority)
         self.upstream_ip = channel.peer_ip
         self._server.tunnels += 1
@@ -332,6 +348,7 @@ class LaneCarrier:
             framing.append((b"Connection", b"close"))
         raw = h1.encode_response_head(head, *framing)
         self._client.write(raw if self._raw.method == "HEAD" else raw + body)
+        self._told = True
         await self._client.drain()
 
 

@@ -104,7 +104,10 @@ class Worker:
 
     async def _report(self, parts: Assembly) -> None:
         while True:
-            await asyncio.sleep(DELTA_EVERY_S)
+            # Who has pushed a policy waits for the news that it is in force.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(parts.swapped.wait(), DELTA_EVERY_S)
+            parts.swapped.clear()
             self._send_delta(parts)
             self._send_status(parts)
 

@@ -36,11 +36,16 @@ async def publish(
     try:
         await store.append_manifest(manifest.to_bytes(), seq=manifest.seq, expect_seq=expected)
     except Conflict as conflict:
-        if damaged is None:
+        if damaged is None and await _somebody_published(store, raw, head, expected):
             raise
-        # What stands there is no manifest: nobody's work is overwritten.
+        # What stands there is no manifest, or the store's number contradicts it: nobody's work is overwritten.
         await store.append_manifest(manifest.to_bytes(), seq=manifest.seq, expect_seq=conflict.head_seq)
     return manifest
+
+
+async def _somebody_published(store: ConfigStore, raw: bytes | None, head: Manifest | None, expected: int) -> bool:
+    """False when the head is still the one that we follow, so that only the store's own number is wrong."""
+    return expected != (head.seq if head else 0) or await store.head_manifest() != raw
 
 
 def _head(raw: bytes | None) -> tuple[Manifest | None, ManifestRefused | None]:

@@ -168,7 +168,7 @@ class House:
         )  # fmt: skip
 
 
-def say(text: str, **fields: Any) -> dict[str, Any]:
+def say(text: str, **fields: Any) -> Any:
     """Arguments of `chat.completions.create`."""
     return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}
 
@@ -200,9 +200,13 @@ def build_house(stack: ExitStack, **options: Any) -> House:
         ws = policy.entry("talk", talk, protocols=["websocket", "http1"])  # type: ignore[arg-type]
         llm = [
             policy.entry("openai", api, host="openai.lab.test", credentials={"headers": ["authorization"]}),
-            policy.entry("anthropic", api, host="anthropic.lab.test", credentials={"headers": ["x-api-key"]}),
+            policy.entry(
+                "anthropic", api, host="anthropic.lab.test", credentials={"headers": ["x-api-key", "authorization"]}
+            ),
         ]
-        policy.platform["models"] = {"gpt-4o-mini": {"provider": "openai", "tier": "trusted"}}
+        policy.platform["models"] = {
+            name: {"provider": "openai", "tier": "trusted"} for name in ("gpt-4o-mini", "house-1")
+        }
         policy.platform["prices"] = [
             {"provider": "openai", "model": "house-1", "input_usd_per_mtok": 1000, "output_usd_per_mtok": 1000,
              "source": "test", "from": "2020-01-01"},

@@ -120,6 +120,7 @@ class Upstream:
         self.requests: list[Received] = []
         self.connections: list[Connection] = []
         self.names = names
+        self._raw = bytearray()
         self._changed = threading.Condition()
         self._context = context or (ca.server_context(*names, alpn=alpn) if ca is not None else None)
         if self._context is not None:
@@ -156,11 +157,12 @@ class Upstream:
         with self._changed:
             self.requests.clear()
             self.connections.clear()
+            self._raw.clear()
 
     @property
     def raw(self) -> bytes:
-        """Every byte of every connection since `forget`."""
-        return b"".join(bytes(connection.raw) for connection in self.connections)
+        """Every byte of every connection since `forget`, those of connections that are older too."""
+        return bytes(self._raw)
 
     def wait_for_requests(self, count: int = 1) -> list[Received]:
         """Blocks until that many requests are complete."""
@@ -213,7 +215,7 @@ class Upstream:
                 self._changed.notify_all()
 
     def _talk(self, stream: socket.socket, connection: Connection) -> None:
-        wire = _Wire(stream, connection)
+        wire = _Wire(stream, connection, self._raw)
         while received := wire.request():
             with self._changed:
                 self.requests.append(received)
@@ -230,8 +232,9 @@ class Upstream:
 class _Wire:
     """Reads requests off one connection. Lenient: the proxy under test must be the strict one."""
 
-    def __init__(self, stream: socket.socket, connection: Connection) -> None:
+    def __init__(self, stream: socket.socket, connection: Connection, everything: bytearray) -> None:
         self._stream = stream
+        self._everything = everything
         self._connection = connection
         self._buffer = bytearray()
 
@@ -283,6 +286,7 @@ class _Wire:
         data = self._stream.recv(1 << 16)
         self._buffer += data
         self._connection.raw += data
+        self._everything += data
         return bool(data)
 
 
