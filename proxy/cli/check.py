@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.cli import EXIT_CLEAN, EXIT_FINDINGS, EXIT_USAGE, CliError, Verb
 from proxy.cli._out import show
@@ -41,12 +41,14 @@ def _run(args: argparse.Namespace) -> int:
         return _report(args, errors)
     from proxy.config.compile import compile_snapshot
 
-    snapshot = compile_snapshot(content.canonical, seq=0)
+    snapshot = compile_snapshot(content.canonical, seq=0, preview=True)
     notes = list(_notes(snapshot, time.time()))
     entries = sum(len(app.entries) for app in snapshot.apps.values())
     summary = f"ok: {len(snapshot.apps)} apps, {entries} entries, revision {content.revision[:12]}"
+    warnings = [replace(one, file=str(args.directory / one.file)) for one in content.warnings]
     facts = {
         "errors": [],
+        "warnings": [_row(one) for one in warnings],
         "notes": [{"at": note.at, "text": note.text, "fix": note.fix, "finding": note.finding} for note in notes],
         "revision": content.revision,
         "apps": list(content.apps),
@@ -54,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
     lines = [
         f"{'warning' if note.finding else 'note'}: {note.text}\n  at:  {note.at}\n  fix: {note.fix}" for note in notes
     ]
-    show(args, facts, "\n".join([*lines, summary]))
+    show(args, facts, "\n".join([*(one.told("warning") for one in warnings), *lines, summary]))
     return EXIT_FINDINGS if any(note.finding for note in notes) else EXIT_CLEAN
 
 
@@ -68,7 +70,7 @@ def _check(directory: Path, state_dir: Path) -> "tuple[Content | None, Sequence[
     content: Content | None = None
     errors: list[ConfigError] = []
     try:
-        content = load_content(directory, state_dir)
+        content = load_content(directory, state_dir, preview=True)
     except ConfigErrors as found:
         errors += found.errors
     for path in test_files(directory):
@@ -81,15 +83,15 @@ def _check(directory: Path, state_dir: Path) -> "tuple[Content | None, Sequence[
 
 def _report(args: argparse.Namespace, errors: "Sequence[ConfigError]") -> int:
     if args.json:
-        rows = [
-            {"file": one.file, "line": one.line, "col": one.col, "message": one.message, "fix": one.fix}
-            for one in errors
-        ]
-        show(args, {"errors": rows, "notes": []}, "")
+        show(args, {"errors": [_row(one) for one in errors], "notes": []}, "")
     else:
         print("\n".join(str(error) for error in errors), file=sys.stderr)
         print(f"{len(errors)} mistake{'s' if len(errors) != 1 else ''}; nothing of this would load", file=sys.stderr)
     return EXIT_USAGE
+
+
+def _row(one: "ConfigError") -> dict[str, Any]:
+    return {"file": one.file, "line": one.line, "col": one.col, "message": one.message, "fix": one.fix}
 
 
 def _notes(snapshot: "Snapshot", now_s: float) -> Iterator[Note]:

@@ -16,7 +16,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    content = policy.load(args.directory, args.paths)
+    content = policy.load(args.directory, args.paths, preview=True)
     if content is None:
         return EXIT_USAGE
     return asyncio.run(_diff(args, content.canonical, content.revision))

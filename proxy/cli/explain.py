@@ -48,16 +48,19 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _from_directory(args: argparse.Namespace) -> "Snapshot":
+    from proxy.cli._policy import warn
     from proxy.config.compile import compile_snapshot, load_content
     from proxy.config.errors import ConfigErrors
 
     try:
-        return compile_snapshot(load_content(args.directory, args.state).canonical, seq=0)
+        content = load_content(args.directory, args.state, preview=True)
     except ConfigErrors as errors:
         first = errors.errors[0]
         more = f" (and {len(errors.errors) - 1} more)" if len(errors.errors) > 1 else ""
         where = f"{args.directory / first.file}:{first.line}:{first.col}"
         raise CliError(f"{first.message}{more}", where, first.fix) from None
+    warn(content, args.directory)
+    return compile_snapshot(content.canonical, seq=0, preview=True)
 
 
 def _active(args: argparse.Namespace) -> "Snapshot":

@@ -78,11 +78,12 @@ def _apps(args: argparse.Namespace) -> Rows:
     from proxy.config.errors import ConfigErrors
 
     try:
-        snapshot = compile_snapshot(load_content(args.directory, args.state).canonical, seq=0)
+        content = load_content(args.directory, args.state, preview=True)
     except ConfigErrors as errors:
         raise CliError(
             f"the policy files hold {len(errors.errors)} mistakes", str(args.directory), "see `egress check`"
         ) from None
+    snapshot = compile_snapshot(content.canonical, seq=0, preview=True)
     return [
         {"app": app.app, "stage": app.stage, "mode": app.mode, "entries": str(len(app.entries)), "owner": app.owner}
         for app in snapshot.apps.values()

@@ -26,10 +26,10 @@ def _run(args: argparse.Namespace) -> int:
     from proxy.cli._policy import load
     from proxy.config.compile import compile_snapshot
 
-    content = load(args.directory, args.paths)
+    content = load(args.directory, args.paths, preview=True)
     if content is None:
         return EXIT_USAGE
-    snapshot = compile_snapshot(content.canonical, seq=0)
+    snapshot = compile_snapshot(content.canonical, seq=0, preview=True)
     cases = [case for case in _cases(args) if _wanted(case, args)]
     if not cases:
         raise CliError("there is no test to run", str(args.directory), "write one, for example apps/APP.test.yaml")

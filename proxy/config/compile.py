@@ -17,11 +17,11 @@ from proxy.config.certificates import PEM_START, ca_certificates
 from proxy.config.checks import PlatformFacts, check_app, check_networks, check_platform
 from proxy.config.connectors import check_connectors, splice
 from proxy.config.documents import decode, encode, to_node
-from proxy.config.errors import Mark, Problems, shown
+from proxy.config.errors import ConfigError, Mark, Problems, shown
 from proxy.config.load import PLATFORM_FILE, Source, load_directory
 from proxy.config.schema import APP, CONNECTOR_FILE, PLATFORM
 from proxy.config.snapshot import AppPolicy, Network, Snapshot
-from proxy.config.types import BadValue, Obj, Reader, Rec, Val
+from proxy.config.types import NOT_MADE_YET, BadValue, Obj, Reader, Rec, Val
 
 _NOT_READ: Final = Val(Rec({}, {}, Mark(PLATFORM_FILE, 1, 1)), {}, Mark(PLATFORM_FILE, 1, 1))
 
@@ -29,21 +29,29 @@ _NOT_READ: Final = Val(Rec({}, {}, Mark(PLATFORM_FILE, 1, 1)), {}, Mark(PLATFORM
 @dataclass(frozen=True, slots=True)
 class Content:
     """One policy, complete and checked. `canonical`: canonical JSON (see `proxy.config.documents`); `revision`: its
-    hex SHA-256; `apps`: the names in it."""
+    hex SHA-256; `apps`: the names in it. `warnings`: what a preview goes on without."""
 
     canonical: bytes
     revision: str
     apps: tuple[str, ...]
+    warnings: tuple[ConfigError, ...] = ()
 
 
-def load_content(directory: Path, state_dir: Path | None = None, *, entities: frozenset[str] | None = None) -> Content:
+def load_content(
+    directory: Path,
+    state_dir: Path | None = None,
+    *,
+    entities: frozenset[str] | None = None,
+    preview: bool = False,
+) -> Content:
     """Reads and checks a directory of policy files. Raises ConfigErrors with all mistakes at once.
 
     `state_dir`: where `upstream_ca: state:FILE` is looked up. `entities`: the known ones (None: those of the
-    recognisers of this installation).
+    recognisers of this installation). `preview`: a file that is made at the first start may be missing; it is a warning
+    then, and the content can be looked at and not used (`compile_snapshot` takes it with `preview` only).
     """
     known = known_entities() if entities is None else entities
-    return compile_source(load_directory(directory, state_dir), entities=known)
+    return compile_source(load_directory(directory, state_dir), entities=known, preview=preview)
 
 
 def known_entities() -> frozenset[str]:
@@ -53,13 +61,13 @@ def known_entities() -> frozenset[str]:
     return frozenset(entity for recognizer in discover() for entity in recognizer.entities)
 
 
-def compile_source(source: Source, *, entities: frozenset[str] | None = None) -> Content:
+def compile_source(source: Source, *, entities: frozenset[str] | None = None, preview: bool = False) -> Content:
     """Checks what was read and makes a revision of it. Raises ConfigErrors with all mistakes at once.
 
-    `entities` None: any name is taken.
+    `entities` None: any name is taken. `preview`: as in `load_content`.
     """
     problems = source.problems
-    reader = Reader(problems, source.asset, data=source.data)
+    reader = Reader(problems, source.asset, data=source.data, preview=preview)
     node = source.files.get(PLATFORM_FILE)
     platform = (PLATFORM.read(node, reader) if node is not None else None) or _NOT_READ
     connectors = _read_folder(source, "connectors", CONNECTOR_FILE, "connector", reader)
@@ -76,7 +84,7 @@ def compile_source(source: Source, *, entities: frozenset[str] | None = None) ->
     check_networks(_claims(apps.values()), problems)
     problems.raise_if_any()
     canonical = encode(platform, apps)
-    return Content(canonical, revision_of(canonical), tuple(sorted(apps)))
+    return Content(canonical, revision_of(canonical), tuple(sorted(apps)), tuple(problems.warnings))
 
 
 def revision_of(canonical: bytes) -> str:
@@ -106,11 +114,16 @@ def _claims(apps: Iterable[Val]) -> Iterable[tuple[Network, str, Mark]]:
             yield item.value, app.value.get("app", ""), item.mark
 
 
-def compile_snapshot(canonical: bytes, *, seq: int, previous: Snapshot | None = None) -> Snapshot:
-    """Compiles a revision; apps that did not change keep their objects of `previous`. Raises ConfigErrors. Pure."""
+def compile_snapshot(
+    canonical: bytes, *, seq: int, previous: Snapshot | None = None, preview: bool = False
+) -> Snapshot:
+    """Compiles a revision; apps that did not change keep their objects of `previous`. Raises ConfigErrors. Pure.
+
+    `preview`: takes the content of a preview too; nothing can be sent where it lacks a file.
+    """
     document = decode(canonical)
     problems = Problems()
-    reader = Reader(problems, _inline_ca, internal=True)
+    reader = Reader(problems, _previewed_ca if preview else _inline_ca, internal=True)
     places = document["_at"]
     platform = PLATFORM.read(to_node(document["platform"], places["platform"]), reader) or _NOT_READ
     facts = PlatformFacts.of(platform.value)
@@ -148,6 +161,10 @@ def _read_app(name: str, content: Any, marks: Mapping[str, Any], facts: Platform
         if "use" in app.value:
             reader.problems.add(app.value.at("use"), "connectors are resolved in a revision", "publish it again")
     return app.value if app is not None and len(reader.problems.errors) == before else None
+
+
+def _previewed_ca(text: str) -> str:
+    return text if text.startswith(NOT_MADE_YET) else _inline_ca(text)
 
 
 def _inline_ca(text: str) -> str:

@@ -35,8 +35,12 @@ class ConfigError:
     message: str
     fix: str
 
+    def told(self, word: str) -> str:
+        """The three lines; `word`: error or warning."""
+        return f"{word}: {self.message}\n  at:  {self.file}:{self.line}:{self.col}\n  fix: {self.fix}"
+
     def __str__(self) -> str:
-        return f"error: {self.message}\n  at:  {self.file}:{self.line}:{self.col}\n  fix: {self.fix}"
+        return self.told("error")
 
 
 class ConfigErrors(Exception):
@@ -55,11 +59,17 @@ class Problems:
 
     def __init__(self) -> None:
         self.errors: list[ConfigError] = []
+        self.warnings: list[ConfigError] = []
 
     def add(self, mark: Mark, message: str, fix: str) -> None:
         """Notes one mistake; never raises."""
         if len(self.errors) < MAX_ERRORS:
             self.errors.append(ConfigError(*mark, message, fix))
+
+    def warn(self, mark: Mark, message: str, fix: str) -> None:
+        """Notes what will work later, or is worth a look."""
+        if len(self.warnings) < MAX_ERRORS:
+            self.warnings.append(ConfigError(*mark, message, fix))
 
     def raise_if_any(self) -> None:
         """Raises ConfigErrors when something was noted."""

@@ -14,7 +14,7 @@ from proxy.config.certificates import PEM_START, ca_certificates
 from proxy.config.data_files import MAX_WORDS_BYTES, IndexRef
 from proxy.config.errors import Mark, Problems, nearest
 from proxy.config.tree import MAX_FILE_BYTES, Node, parse_yaml
-from proxy.config.types import BadValue
+from proxy.config.types import NOT_MADE_YET, BadValue, NotMadeYet
 from proxy.customdata.index import FIRST_LINE_BYTES, MAX_HEADER_BYTES, BadIndex, read_header
 
 PLATFORM_FILE: Final = "platform.yaml"
@@ -38,7 +38,8 @@ class Source:
         if reference.startswith(PEM_START):
             return ca_certificates(reference.encode(), "the inline text")
         if reference not in self._assets:
-            self._assets[reference] = ""  # a file that cannot be read is one mistake, however many entries name it
+            # A file that cannot be read is one mistake, however many entries name it; all of them agree on it.
+            self._assets[reference] = NOT_MADE_YET + reference
             self._assets[reference] = _ca_pem(reference, self._path(reference))
         return self._assets[reference]
 
@@ -163,9 +164,9 @@ def _ca_pem(reference: str, path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
-        if reference.startswith(STATE_PREFIX):
-            fix = "it is made at the first start: run `egress demo`, or `make run`"
-        else:
-            fix = f"put the PEM file at {reference} beside platform.yaml"
-        raise BadValue(f"the CA file {reference!r} cannot be read: {reason}", fix) from error
+        message = f"the CA file {reference!r} cannot be read: {reason}"
+        if reference.startswith(STATE_PREFIX) and isinstance(error, FileNotFoundError):
+            message = f"the CA file {reference!r} does not exist yet"
+            raise NotMadeYet(message, "it is made at the first start: run `egress demo`, or `make run`") from error
+        raise BadValue(message, f"put a PEM file that this user may read at {reference}") from error
     return ca_certificates(data, reference)

@@ -21,6 +21,14 @@ class BadValue(ValueError):
         self.fix = fix
 
 
+class NotMadeYet(BadValue):
+    """A file of the state directory that the product makes itself, at its first start."""
+
+
+NOT_MADE_YET = "not made yet: "
+"""How a preview writes such a file: no trust store takes it, and no revision may hold it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Val:
     """One read value: `value` for the compiler (scalars typed, lists of Val, records as Rec), `canon` for JSON."""
@@ -73,12 +81,13 @@ def _no_data(kind: str, reference: str) -> str:
 class Reader:
     """What reading needs. `asset` turns a reference to a certificate file into its text, `data` (kind, reference) one
     to a data file into its canonical form (both raise BadValue); `internal` admits what only a compiled revision
-    has."""
+    has; `preview` goes on without files that are not made yet."""
 
     problems: Problems
     asset: Callable[[str], str]
     internal: bool = False
     data: Callable[[str, str], str] = _no_data
+    preview: bool = False
 
 
 class Type(Protocol):
@@ -133,6 +142,9 @@ class Asset:
             return None
         try:
             text = reader.asset(node.text)
+        except NotMadeYet as absent:
+            (reader.problems.warn if reader.preview else reader.problems.add)(node.mark, absent.message, absent.fix)
+            text = NOT_MADE_YET + node.text
         except BadValue as bad:
             reader.problems.add(node.mark, bad.message, bad.fix)
             return None
