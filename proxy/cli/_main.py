@@ -7,11 +7,14 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from proxy.paths import NotPrivate, Paths
+
+if TYPE_CHECKING:
+    from proxy.config.errors import ConfigErrors
 
 PACKAGE: Final = "proxy.cli"
 EXIT_CLEAN: Final = 0
@@ -82,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("EGRESS_DEBUG"):
             raise
+        if type(error).__name__ == "ConfigErrors":
+            return _report_policy(cast("ConfigErrors", error), as_json=as_json)
         return _report(_explain(error), as_json=as_json)
 
 
@@ -159,13 +164,6 @@ def _explain(error: Exception) -> CliError:
             "store",
             "start the proxy (`make run`) or give the right `--store URL`",
         )
-    if type(error).__name__ == "ConfigErrors":
-        marks = [line[5:].strip() for line in str(error).splitlines() if line.startswith("  at:")]
-        return CliError(
-            f"{error.args[0]}\n{error}\n",
-            marks[0] if marks else "policy files",
-            "mend them; `egress check` lists them again",
-        )
     if all(isinstance(getattr(error, part, None), str) for part in ("what", "where", "fix")):
         parts = {part: str(getattr(error, part)) for part in ("what", "where", "fix")}
         return CliError(parts["what"], parts["where"], parts["fix"])
@@ -189,6 +187,16 @@ def _last_frame(error: Exception) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "egress"
+
+
+def _report_policy(errors: "ConfigErrors", *, as_json: bool) -> int:
+    """Every mistake in its three lines, as `egress check` shows them."""
+    if as_json:
+        print(json.dumps({"errors": [asdict(one) for one in errors.errors]}), file=sys.stderr)
+    else:
+        count = len(errors.errors)
+        print(f"{errors}\n{count} mistake{'s' if count != 1 else ''} in the policy files", file=sys.stderr)
+    return EXIT_USAGE
 
 
 def _report(error: CliError, *, as_json: bool) -> int:

@@ -2,8 +2,6 @@
 
 import argparse
 import contextlib
-import getpass
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -95,14 +93,6 @@ def signer_of(args: argparse.Namespace) -> Signer:
     return Signer(_seed(args.key), args.key_id)
 
 
-def _this_user() -> str:
-    """A user id may have no name (a container with `--user 1234`)."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"uid {os.getuid()}"
-
-
 def _seed(path: Path) -> bytes:
     import base64
     import binascii
@@ -132,13 +122,14 @@ async def publish(
     """Publishes `content` as the successor of `head`, which is what the caller has shown to the user. CliError when
     somebody else was faster."""
     from proxy.stores.publish import publish as publish_to
+    from proxy.stores.publish import this_user
 
     signer = signer_of(args)
     try:
         return await publish_to(
             store.config,
             content,
-            author=args.author or _this_user(),
+            author=args.author or this_user(),
             reason=reason,
             signer=signer,
             now_s=time.time(),

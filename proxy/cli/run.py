@@ -46,6 +46,7 @@ def _run(args: argparse.Namespace) -> int:
     import asyncio
     import logging
 
+    from proxy.config.errors import ConfigErrors
     from proxy.supervisor.app import Supervisor
     from proxy.supervisor.boot import StartRefused
     from proxy.supervisor.launch import no_core_dumps
@@ -56,6 +57,8 @@ def _run(args: argparse.Namespace) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         return asyncio.run(Supervisor(_options(args), on_ready=_announce(args)).run())
+    except ConfigErrors as errors:
+        raise errors.within(Path(args.directory)) from None
     except StartRefused as refused:
         raise CliError(refused.what, refused.where, refused.fix) from None
     except CannotListen as error:

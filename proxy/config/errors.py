@@ -1,8 +1,9 @@
 """What is wrong with the policy files: every error at once, each with its place and a value that would work."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Final, NamedTuple
 
 MAX_ERRORS: Final = 1000  # a hostile file makes one per value; nobody reads more
@@ -52,6 +53,10 @@ class ConfigErrors(Exception):
 
     def __str__(self) -> str:
         return "\n".join(str(error) for error in self.errors)
+
+    def within(self, directory: Path) -> "ConfigErrors":
+        """The same, with files as seen from the working directory."""
+        return ConfigErrors(replace(error, file=str(directory / error.file)) for error in self.errors)
 
 
 class Problems:

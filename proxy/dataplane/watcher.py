@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from proxy.config.errors import ConfigErrors
 from proxy.config.manifest import (
     Accepted,
     Manifest,
@@ -363,6 +364,7 @@ def _verifies(manifest: Manifest, keys: Mapping[str, bytes]) -> bool:
 
 def _first_line(error: Exception) -> str:
     """Config errors are made for people; of others only the type is safe to show."""
-    if type(error).__name__ != "ConfigErrors":
+    if not isinstance(error, ConfigErrors):
         return f"the revision does not compile ({type(error).__name__})"
-    return str(error).partition("\n")[0][:300]
+    first = error.errors[0]
+    return f"{first.file}:{first.line}:{first.col}: {first.message}"[:300]

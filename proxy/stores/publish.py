@@ -1,9 +1,19 @@
 """Making a revision the policy: content first, then the signed manifest by compare-and-set."""
 
+import getpass
 import hashlib
+import os
 
 from proxy.config.manifest import Accepted, Manifest, ManifestRefused, Signer, next_manifest, parse
 from proxy.stores.ports import ConfigStore, Conflict
+
+
+def this_user() -> str:
+    """Who publishes. A user id may have no name (a container with `--user 1234`)."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"
 
 
 async def publish(

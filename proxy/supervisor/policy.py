@@ -3,7 +3,6 @@ follows the active revision, and cleans up behind dead workers."""
 
 import asyncio
 import contextlib
-import getpass
 import logging
 import time
 from collections.abc import Mapping
@@ -138,12 +137,12 @@ async def fill_when_empty(options: Options, store: "Store", signer: "Signer") ->
 
 async def _publish(store: "Store", canonical: bytes, signer: "Signer", paths: Paths, reason: str) -> "Manifest":
     from proxy.stores.last_good import LastGood
-    from proxy.stores.publish import publish
+    from proxy.stores.publish import publish, this_user
 
     return await publish(
         store.config,
         canonical,
-        author=getpass.getuser(),
+        author=this_user(),
         reason=reason,
         signer=signer,
         now_s=time.time(),

@@ -10,6 +10,7 @@ import pytest
 from proxy.cli import CliError, Verb, _main, _out, load_verb, main, verb_names
 from proxy.paths import NotPrivate
 from proxy.stores.ports import StoreUnavailable
+from tests.config.kit import HEAD, write
 
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -169,3 +170,27 @@ def test_a_command_behind_two_dashes_keeps_its_options(verb: list[object], capsy
 def test_a_table_is_aligned_without_trailing_blanks() -> None:
     text = _out.table(("a", "long"), [("xxx", 1), ("y", "")])
     assert text == "a    long\nxxx  1\ny"
+
+
+def test_a_bad_policy_stops_the_start_with_every_mistake(tmp_path: Path) -> None:
+    """As `egress check` shows them: three lines each, files as seen from here, no word twice."""
+    directory = write(tmp_path, HEAD.replace("production", "prod") + "limts: {}\n")
+    start = ["run", "--directory", str(directory), "--state", str(tmp_path / "state"), "--metrics", "off"]
+    code, text = _in_a_process(*start)
+    assert code == 2
+    lines = text.splitlines()
+    assert [line for line in lines if line.startswith("error: ")] == [
+        "error: 'prod' is not a stage",
+        "error: unknown key 'limts' (an app)",
+    ]
+    assert [line for line in lines if line.startswith("  at:  ")] == [
+        f"  at:  {directory}/apps/a.yaml:4:8",
+        f"  at:  {directory}/apps/a.yaml:6:1",
+    ]
+    assert lines[-1] == "2 mistakes in the policy files"
+    assert [one["line"] for one in json.loads(_in_a_process(*start, "--json")[1])["errors"]] == [4, 6]
+
+
+def _in_a_process(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, "-m", "proxy.cli", *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr

@@ -12,6 +12,7 @@ from proxy.cli import _policy, main
 from proxy.config.compile import compile_snapshot, load_content
 from proxy.config.errors import ConfigErrors
 from proxy.dataplane.verifier import upstream_context
+from proxy.stores.publish import this_user
 from tests.config.kit import HEAD, write
 
 ALLOWLISTS = Path(__file__).parents[2] / "allowlists"
@@ -85,4 +86,4 @@ def test_a_user_without_a_name_can_publish(monkeypatch: pytest.MonkeyPatch) -> N
     parser = argparse.ArgumentParser()
     _policy.add_signer(parser)
     assert parser.parse_args([]).author is None
-    assert _policy._this_user().startswith("uid ")
+    assert this_user().startswith("uid ")
