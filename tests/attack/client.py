@@ -179,7 +179,7 @@ def attack(run: Run, gate: Gate, on_step: Callable[[Mapping[str, Any]], None]) -
             return observed
         steps = spec.get("steps") or [{"send": spec.get("send", "")}, {"answers": 1}]
         _steps(steps, pipe, values, observed, on_step, float(run.want.get("within_s", 1.0)) + GRACE_S)
-        if run.want.get("closed") and not observed.closed:
+        if run.want.get("closed") and not run.secure and not observed.closed:
             with contextlib.suppress(TimeoutError):
                 while pipe.more(time.monotonic() + 1.0):
                     pass
@@ -347,6 +347,7 @@ def _open_stream(
     else:
         headers, body = as_h2(build(stream["request"], values), build("${AS}", values))
     trailers = [(build(name, values), build(value, values)) for name, value in stream.get("trailers", [])]
+    ends = bool(stream.get("end", True))
     stream_id = connection.get_next_available_stream_id()
     connection.send_headers(stream_id, headers, end_stream=not body and not trailers)
     pipe.send(connection.data_to_send())
@@ -354,7 +355,7 @@ def _open_stream(
         part = body[at : at + 16384]
         if connection.local_flow_control_window(stream_id) < len(part):
             break
-        connection.send_data(stream_id, part, end_stream=at + len(part) >= len(body) and not trailers)
+        connection.send_data(stream_id, part, end_stream=ends and at + len(part) >= len(body) and not trailers)
     if trailers:
         connection.send_headers(stream_id, trailers, end_stream=True)
     pipe.send(connection.data_to_send())

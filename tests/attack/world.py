@@ -127,6 +127,7 @@ class NetWorld(World):
     """Three namespaces. `baseline`: a command of another proxy instead of ours (see baseline/)."""
 
     name = "namespaces"
+    baseline_process: "subprocess.Popen[bytes] | None" = None
 
     def __init__(self, *, baseline: str = "", extra: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -152,7 +153,7 @@ class NetWorld(World):
             "AC": "allowed.test:443", "APC": "allowed.test:80", "AIP": IP["allowed"],
             "E": "evil.test", "ES": "evil.test", "EN": "evil.test", "EC": "evil.test:443", "EPC": "evil.test:80",
             "EIP": IP["evil"], "P": "80", "S": "443", "PUBLIC": PUBLIC, "PRIVATE": PRIVATE, "GW": GW_EXPLICIT,
-            "SSN": SSN, "CP": "80", "RP": "redact.test", "PATHP": "path.test",
+            "SSN": SSN, "TOKEN": "t", "EXPIRED": "e", "OTHERS": "o", "RP": "redact.test", "PATHP": "path.test",
         }  # fmt: skip
         self.baseline = bool(baseline)
         if baseline:
@@ -182,6 +183,7 @@ class NetWorld(World):
         wires.gw.call(product.start)
         self.stack.callback(product.stop)
         self.trail = Trail(product.paths.audit_dir)
+        self.values |= _tokens(product)
 
     def write_policy(self) -> Path:
         """The files of `apps` and `platform`."""
@@ -279,6 +281,7 @@ class LoopWorld(World):
             "AIP": "127.0.0.1", "E": f"evil.test:{http}", "ES": f"evil.test:{https}", "EN": "evil.test",
             "EC": f"evil.test:{https}", "EPC": f"evil.test:{http}", "EIP": "127.0.0.66", "P": str(http),
             "S": str(https), "SSN": SSN, "RP": f"redact.test:{http}", "PATHP": f"path.test:{http}",
+            **_tokens(self.product),
         }  # fmt: skip
 
     def context_of(self, ip: str) -> ssl.SSLContext | None:
@@ -297,6 +300,14 @@ class LoopWorld(World):
 
     def page(self, path: str) -> str:
         return self.product.page(path)[1] if self.product else ""
+
+
+def _tokens(product: Product) -> dict[str, str]:
+    """Proxy tokens of the token holder: good, expired (issued two hours ago for one), and of another app."""
+    return {
+        "TOKEN": product.token("holder"), "EXPIRED": product.token("holder", 60, time.time() - 7200),
+        "OTHERS": product.token("alpha"),
+    }  # fmt: skip
 
 
 def interpreter() -> str:

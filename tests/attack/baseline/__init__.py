@@ -1,0 +1,1 @@
+"""What the runner is compared with: bare mitmdump and an addon as many people would write it."""
