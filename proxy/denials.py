@@ -64,7 +64,10 @@ def sentence(denied: Denied, decision_id: str = "") -> str:
     """One paragraph for a person: what, where, next step, and the id to quote."""
     where = f" (rule: {denied.where})" if denied.where else ""
     number = f" [{denied.code}, decision {decision_id}]" if decision_id else f" [{denied.code}]"
-    return f"Egress proxy: {denied.reason.title}. {_full_stop(denied.detail)}{where} {denied.remedy}{number}"
+    what = _full_stop(denied.reason.title)
+    if denied.detail != denied.reason.title:
+        what = f"{what} {_full_stop(denied.detail)}"
+    return f"Egress proxy: {what}{where} {denied.remedy}{number}"
 
 
 def render(denied: Denied, *, decision_id: str, revision: str, provider: "Provider | None" = None) -> Response:

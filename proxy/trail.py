@@ -52,7 +52,9 @@ class Trail:
     def ruling(self, decision: Decision) -> None:
         """The rule that decided; a report-mode denial is kept as `would_deny`."""
         self.fields["rule_id"] = decision.rule_id
-        self.fields["rule_at"] = decision.where
+        self.fields.pop("rule_at", None)
+        if decision.where:
+            self.fields["rule_at"] = decision.where
         if decision.would_deny:
             self.fields["would_deny"] = decision.code
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from proxy import effects
+from proxy import denials, effects
+from proxy.audit import body_json
 from proxy.config.snapshot import Snapshot
+from proxy.context import rule_connection
+from proxy.errors import Denied
 from proxy.exchange import exchange
 from proxy.inspection import inspect
 from proxy.model import Inspection, ResponseHead
@@ -264,3 +267,24 @@ def test_websocket(policy: Snapshot) -> None:
     assert sent.first(b"sec-websocket-extensions") is None
     assert [emit.record.kind for emit in script.of(effects.Emit)] == ["open", "terminal"]
     assert script.record["sent_bytes"] == 10
+
+
+def test_a_kill_stands_in_no_file(policy: Snapshot) -> None:
+    """The record of a kill names its rule and no place, also where an earlier ruling had one."""
+    stopped = context(policy)
+    rule_connection(stopped, "connect", head().authority)
+    stopped.kills = {"shop": {"reason": "incident 7"}}
+    script = Script().run(exchange(stopped, head()))
+    assert (script.record["code"], script.record["rule_id"]) == ("killed", "kill_switch")
+    assert "rule_at" not in script.record
+    (emit,) = script.of(effects.Emit)
+    assert b"rule_at" not in body_json(emit.record, writer="w0", seq=1, prev="0")
+
+
+@pytest.mark.parametrize("detail", ["", "The queue is full"])
+def test_a_denial_says_nothing_twice(detail: str) -> None:
+    denied = Denied("overloaded", detail)
+    said = denials.sentence(denied, "x-1")
+    assert said.count(denied.reason.title) == 1
+    assert said.startswith(f"Egress proxy: {denied.reason.title}. ")
+    assert detail in said
