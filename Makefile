@@ -15,7 +15,7 @@ MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test fuzz lint format docs lock bench bench-proxy soak clean venv python
+.PHONY: help run demo test fuzz lint format docs lock bench bench-proxy bench-detect soak clean venv python
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,7 +49,7 @@ lock: ## resolve the dependencies anew into requirements.lock (needs uv)
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
 	  --no-emit-index-url --extra dev --override lock-overrides.txt --output-file requirements.lock pyproject.toml
 
-bench: bench-proxy ## every benchmark
+bench: bench-proxy bench-detect ## every benchmark
 
 # Peers get environments of their own under ~/.cache/egress-bench; Debian's (squid-openssl haproxy nginx-light) are
 # used where they are installed, and what is absent is said to be absent.
@@ -62,6 +62,9 @@ soak: $(STAMP) ## steady load with reloads, restarts and store outages (MINUTES=
 attack: $(STAMP) ## all attack cases in network namespaces, as root (ONLY=DST,TLS-01 CASES=FILE BASELINE=mitmdump VERBOSE=1)
 	@$(BIN)/python -m tests.attack $(if $(ONLY),--only "$(ONLY)") $(if $(CASES),--cases $(CASES)) \
 	  $(if $(BASELINE),--baseline "$(BASELINE)") $(if $(VERBOSE),--verbose)
+
+bench-detect: $(STAMP) ## detection beside plain Presidio, one JSON line at the end (DATA=folder like the development data)
+	@$(BIN)/python -m loadtests.bench_detect $(if $(DATA),--data "$(DATA)")
 
 clean: ## remove the environment and caches (never the state directory: it holds keys and audit)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -120,13 +120,16 @@ class Engine:
         self._turns = _Turns()
 
     @classmethod
-    def load(cls, recognizers: Sequence[Recognizer] | None = None) -> "Engine":
-        """Loads every model and warms it. Raises ModelUnavailable: a process without its models must not start."""
+    def load(cls, recognizers: Sequence[Recognizer] | None = None, *, memo: LeafMemo | None = None) -> "Engine":
+        """Loads every model and warms it. `memo`: instead of a new one.
+
+        Raises ModelUnavailable: a process without its models must not start.
+        """
         chosen = tuple(recognizers) if recognizers is not None else discover()
         for item in chosen:
             item.load()
         directory = own_directory()
-        engine = cls(chosen, profiles=PROFILES if directory is None else profiles_of(directory))
+        engine = cls(chosen, profiles=PROFILES if directory is None else profiles_of(directory), memo=memo)
         for profile in engine._profiles:
             engine.detect(["Jane Roe of Springfield pays with 4111 1111 1111 1111, call +1 415 555 2671."], profile)
         return engine

@@ -37,7 +37,6 @@ class _Bridge:
 
 
 _BRIDGES: Final = (
-    _Bridge("CryptoRecognizer", "CRYPTO", frozenset({"wallet", "btc", "bitcoin", "crypto"})),
     _Bridge("MedicalLicenseRecognizer", "MEDICAL_LICENSE", frozenset({"dea", "medical", "prescriber"}), True),
     _Bridge("UsItinRecognizer", "US_ITIN", frozenset({"itin", "taxpayer", "individual", "tax id", "taxid", "tin"})),
     _Bridge("UsPassportRecognizer", "US_PASSPORT", frozenset({"passport", "passports", "travel document"}), True),

@@ -28,7 +28,8 @@ def base58check(text: str) -> bool:
     number = 0
     for char in text:
         number = number * 58 + _ALPHABET[char]
-    raw = number.to_bytes((number.bit_length() + 7) // 8 or 1, "big")
+    zeros = len(text) - len(text.lstrip("1"))
+    raw = bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
     return hashlib.sha256(hashlib.sha256(raw[:-4]).digest()).digest()[:4] == raw[-4:]
 
 

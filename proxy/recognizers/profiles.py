@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from proxy.recognizers.national_id import KINDS
 from proxy.recognizers.prose import Floors
 
 STRUCTURED: Final = frozenset({
     "CREDIT_CARD", "IBAN_CODE", "US_SSN", "EMAIL_ADDRESS", "PHONE_NUMBER", "IP_ADDRESS", "SECRET", "PRIVATE_KEY",
-    "CRYPTO", "US_ITIN", "US_PASSPORT", "US_DRIVER_LICENSE", "US_BANK_NUMBER", "UK_NHS", "MEDICAL_LICENSE",
-})  # fmt: skip
+    "CRYPTO", "SEED_PHRASE", "DATE_OF_BIRTH", "US_ITIN", "US_PASSPORT", "US_DRIVER_LICENSE", "US_BANK_NUMBER",
+    "UK_NHS", "MEDICAL_LICENSE",
+}) | frozenset(kind.entity for kind in KINDS)  # fmt: skip
 PROSE: Final = frozenset({"PERSON", "LOCATION"})
-ON_REQUEST: Final = frozenset({"URL", "DATE_TIME", "NRP", "ORGANIZATION", "MAC_ADDRESS"})
+ON_REQUEST: Final = frozenset({"URL", "DATE_TIME", "NRP", "ORGANIZATION", "MAC_ADDRESS", "AGE"})
 """Found only where a policy names them (addresses of the web and of machines also in `paranoid`): on ordinary text
 they are mostly noise, and an address is often what the request is about (`image_url`)."""
 
@@ -65,6 +67,6 @@ PROFILES: Final[Mapping[str, Profile]] = {
     ),
     "balanced": Profile("balanced", STRUCTURED | PROSE, 0.4, frozenset({"rampart"}), _USUAL),
     "paranoid": Profile(
-        "paranoid", STRUCTURED | PROSE | {"URL", "MAC_ADDRESS"}, 0.3, frozenset({"rampart_full", "spacy_ner"})
+        "paranoid", STRUCTURED | PROSE | {"URL", "MAC_ADDRESS", "AGE"}, 0.3, frozenset({"rampart_full", "spacy_ner"})
     ),
 }  # fmt: skip

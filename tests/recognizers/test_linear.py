@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from loadtests.hostile import HOSTILE, hostile
 from proxy.recognizers import discover
 from proxy.recognizers.base import Recognizer
 
@@ -13,43 +14,6 @@ WORST = 2.5
 """A quadratic recogniser takes four times the linear time at GROWTH 4; noise on a shared machine stays below this."""
 LEAST_S = 0.02
 """Below this, timings say nothing (and nobody is hurt)."""
-
-HOSTILE = {
-    "dots": "a.a.",
-    "numbers": "1.1.",
-    "digits": "1",
-    "digit pairs": "1 ",
-    "cards": "4111 1111 ",
-    "at signs": "a@",
-    "long at": "a" * 63 + "@",
-    "domains": "a@a.a.a.a.",
-    "colons": "1:",
-    "hex colons": "ab::",
-    "plus": "+1",
-    "brackets": "((",
-    "phones": "(415) 555-2671 ",
-    "dashes": "1-",
-    "begin": "-----BEGIN PRIVATE KEY-----",
-    "base58": "5K" + "z" * 48 + " ",
-    "prefixes": "sk-AKIAghp_xoxb-",
-    "jwt": "eyJa.",
-    "jwt long": "eyJ" + "a" * 200 + ".",
-    "keyword": "password=",
-    "keyword space": "token is ",
-    "quotes": "password='",
-    "urls": "http://a:b",
-    "scheme": "a://",
-    "iban": "GB82 ",
-    "iban letters": "G B 8 2 W ",
-    "punctuation": "!?",
-    "parens": "(",
-    "names": "Jane Roe ",
-    "blank": " ",
-    "newlines": "\n",
-    "letters": "a",
-    "wide": "\u4e00",
-    "addresses": "12 Main Street ",
-}
 
 
 def _seconds(recognizer: Recognizer, text: str) -> float:
@@ -64,8 +28,7 @@ def _seconds(recognizer: Recognizer, text: str) -> float:
 @pytest.mark.parametrize("kind", sorted(HOSTILE))
 def test_time_is_linear(kind: str) -> None:
     unit = HOSTILE[kind]
-    small = (unit * (SMALL // len(unit) + 1))[:SMALL]
-    large = (unit * (GROWTH * SMALL // len(unit) + 1))[: GROWTH * SMALL]
+    small, large = hostile(unit, SMALL), hostile(unit, GROWTH * SMALL)
     for recognizer in discover():
         recognizer.load()
         slow = _seconds(recognizer, large)
