@@ -37,6 +37,7 @@ lint: $(STAMP) ## ruff and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict proxy addons
+	@$(BIN)/mypy --strict -p docs.generator
 
 format: $(STAMP) ## rewrite the layout of all Python files
 	@$(BIN)/ruff format .

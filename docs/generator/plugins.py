@@ -37,7 +37,8 @@ def entities() -> str:
         for one in of_module(name)
     ]
     profiles = [
-        (code(name), str(len(one.entities)), str(one.threshold), one.prose_filter) for name, one in PROFILES.items()
+        (code(name), str(len(one.entities)), str(one.threshold), codes(sorted(one.models)))
+        for name, one in PROFILES.items()
     ]
     by_action = [
         (code(name), first_sentence(_doc(f"proxy.actions.{name}")).removeprefix(f"`{name}`: ")) for name in DLP_ACTIONS
@@ -53,7 +54,7 @@ def entities() -> str:
             + table(("action", "what it does"), by_action),
         )
         + "\n"
-        + section("Profiles", table(("profile", "entities", "least score", "doubt of names in prose"), profiles))
+        + section("Profiles", table(("profile", "entities", "least score", "models that read every text"), profiles))
         + "\n"
         + section(
             "Recognisers",

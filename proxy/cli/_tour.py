@@ -17,10 +17,11 @@ _CALL: Final = """curl -sS {url}/v1/chat/completions -H '{key}' --json '{{"model
 def tour(state_dir: Path) -> Iterator[str]:
     """Lines that begin with `try: `; each is a complete command for a second terminal in this directory."""
     run = f"{_program()} connect{_state(state_dir)} --app {APP} --"
-    yield f"try: {run} {_call('Say hello to the proxy')}"
-    yield f"try: {run} {_call('My card is 4111 1111 1111 1111, is it valid?')}"
+    end = "-w '\\n'"  # an answer ends where its JSON ends; the prompt belongs on a line of its own
+    yield f"try: {run} {_call('Say hello to the proxy')} {end}"
+    yield f"try: {run} {_call('My card is 4111 1111 1111 1111, is it valid?')} {end}"
     mail = _call("Write to Maria Schneider, maria.schneider@example.com")
-    yield f"try: {run} {mail} -w '\\n\\nThe upstream saw:\\n' --next -sS {URL}/_seen"
+    yield f"try: {run} {mail} -w '\\n\\nThe upstream saw:\\n' --next -sS {URL}/_seen {end}"
 
 
 def _call(prompt: str) -> str:
