@@ -10,7 +10,9 @@ from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recogniz
 _DASHES: Final = "-\u2010\u2011\u2012\u2013\u2014\u2015"
 _GAP: Final = rf"[\s{_DASHES[1:]}.,_/*`~|\-]{{1,5}}"
 _AFTER: Final = r"(?![0-9A-Za-z_]|[.\-][0-9])"
-_GROUPED: Final = re.compile(rf"(?<![0-9A-Za-z_.\-+])([0-9]{{3}})({_GAP})([0-9]{{2}}){_GAP}([0-9]{{4}}){_AFTER}")
+# A number may hang on a word ("id-536-22-8176", a header name): only digits before the joint make it another number.
+_BEFORE: Final = r"(?<![0-9A-Za-z.+])(?<![0-9][_\-])"
+_GROUPED: Final = re.compile(rf"{_BEFORE}([0-9]{{3}})({_GAP})([0-9]{{2}}){_GAP}([0-9]{{4}}){_AFTER}")
 _BARE: Final = re.compile(r"(?<![0-9A-Za-z_.\-+,])([0-9]{3})([0-9]{2})([0-9]{4})(?![0-9A-Za-z_]|[.,\-][0-9])")
 _SPREAD: Final = re.compile(r"(?<![0-9A-Za-z_.,\-+])[0-9](?:[ .\-]{1,3}[0-9]){8}(?![0-9A-Za-z_]|[ .,\-]{1,3}[0-9])")
 
