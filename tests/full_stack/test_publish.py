@@ -1,16 +1,17 @@
 """Issue bullet 10: policy changes under traffic, and the admin's loop."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import resource
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -218,8 +219,12 @@ def test_the_store_goes_away_and_comes_back(lab_factory: Callable[..., Lab]) -> 
 
 
 def _store_pid(lab: Lab) -> int:
-    """The embedded store of this very product, by its socket."""
-    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    wanted = str(lab.product.paths.store_socket)
-    (line,) = [line for line in listing.splitlines() if "valkey-server" in line and wanted in line]
-    return int(line.split()[0])
+    """The embedded store of this very product, by the supervisor's children."""
+    assert lab.product.process is not None
+    own = str(lab.product.process.pid)
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = status.read_text().rpartition(")")
+            if rest.split()[1] == own and "valkey" in name:
+                return int(status.parent.name)
+    raise AssertionError("the embedded store does not run")
