@@ -93,6 +93,21 @@ def signer_of(args: argparse.Namespace) -> Signer:
     return Signer(_seed(args.key), args.key_id)
 
 
+def is_signed(args: argparse.Namespace, head: Manifest) -> bool:
+    """False when `head` names our key and is not signed with it: the root key was rotated since, or somebody forged
+    it. Whether another publisher's signature is good, the workers know."""
+    from proxy.config.manifest import verify
+
+    signer = signer_of(args)
+    if head.key_id != signer.key_id:
+        return True
+    try:
+        verify(head, {signer.key_id: signer.public_key()})
+    except ManifestRefused:
+        return False
+    return True
+
+
 def _seed(path: Path) -> bytes:
     import base64
     import binascii
@@ -157,7 +172,8 @@ def _floor(paths: Paths) -> Any:
     from proxy.keys.root import MANIFEST
     from proxy.stores.last_good import LastGood
 
-    return LastGood(paths.last_good, load_root(paths).derive(MANIFEST)).accepted()
+    root = load_root(paths)
+    return LastGood(paths.last_good, root.derive(MANIFEST), root.older_manifest_seeds()).accepted()
 
 
 def wait_effective(paths: Paths, seq: int) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ async def _push(args: argparse.Namespace, canonical: bytes, revision: str) -> in
     store = open_store(args.store, args.paths)
     try:
         head, old = await policy.head_of(store)
-        if head is not None and head.revision == revision:
+        if head is not None and head.revision == revision and policy.is_signed(args, head):
             show(args, {"seq": head.seq, "revision": revision, "changed": False}, f"already active as seq {head.seq}")
             return EXIT_CLEAN
         found = policy.changes(old, canonical)

@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -151,8 +151,9 @@ def parse(raw: bytes) -> Manifest:
     return manifest
 
 
-def verify(manifest: Manifest, keys: Mapping[str, bytes]) -> None:
-    """Raises ManifestRefused unknown_key or signature."""
+def verify(manifest: Manifest, keys: Mapping[str, bytes], older_roots: Sequence[bytes] = ()) -> None:
+    """Raises ManifestRefused unknown_key or signature. `older_roots`: public keys of root secrets that were rotated out
+    and still count; they sign as `root` too."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -163,9 +164,15 @@ def verify(manifest: Manifest, keys: Mapping[str, bytes]) -> None:
         )
     try:
         signature = base64.b64decode(manifest.signature, validate=True)
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, manifest.signed_part())
-    except (binascii.Error, InvalidSignature, ValueError):
-        raise ManifestRefused("signature", f"the signature of seq {manifest.seq} is wrong") from None
+    except binascii.Error:
+        signature = b""
+    for candidate in (key, *older_roots) if manifest.key_id == ROOT_KEY_ID else (key,):
+        try:
+            Ed25519PublicKey.from_public_bytes(candidate).verify(signature, manifest.signed_part())
+        except (InvalidSignature, ValueError):
+            continue
+        return
+    raise ManifestRefused("signature", f"the signature of seq {manifest.seq} is wrong")
 
 
 def accept(manifest: Manifest, last: Accepted | None) -> None:

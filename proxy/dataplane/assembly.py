@@ -156,7 +156,12 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
         changed.set()
 
     watcher = ConfigWatcher(
-        store.config, paths, manifest_seed=root.derive(MANIFEST), compile_content=compiled, on_swap=swapped
+        store.config,
+        paths,
+        manifest_seed=root.derive(MANIFEST),
+        older_seeds=root.older_manifest_seeds(),
+        compile_content=compiled,
+        on_swap=swapped,
     )
 
     def cache_mac_key(app: str) -> bytes:

@@ -6,7 +6,7 @@ The policy a worker uses is always one that was signed, is newer than any it had
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,7 +67,8 @@ class ConfigWatcher:
     """`current` (None: deny everything with policy_unavailable), `kills` and `revoked` are plain attributes, swapped
     whole; an exchange reads `current` once.
 
-    `manifest_seed`: the installation's signing seed (32 bytes). `max_staleness_s`: without contact to the store for
+    `manifest_seed`: the installation's signing seed (32 bytes), `older_seeds` those that were rotated out and still
+    count. `max_staleness_s`: without contact to the store for
     longer, `current` becomes None until it is back. `on_swap` is called with each new snapshot, in the event loop.
     """
 
@@ -77,6 +78,7 @@ class ConfigWatcher:
         paths: Paths,
         *,
         manifest_seed: bytes,
+        older_seeds: Sequence[bytes] = (),
         compile_content: Compile = compile_default,
         max_staleness_s: float | None = None,
         on_swap: Callable[[Snapshot], None] | None = None,
@@ -89,12 +91,13 @@ class ConfigWatcher:
         self.status = WatcherStatus()
         self._store = store
         self._root_public_key = Signer(manifest_seed).public_key()
+        self._older_roots = [Signer(seed).public_key() for seed in older_seeds]
         self._compile = compile_content
         self._max_staleness_s = max_staleness_s
         self._on_swap = on_swap
         self._clock = clock
         self._poll_s = poll_s
-        self._last_good = LastGood(paths.last_good, manifest_seed)
+        self._last_good = LastGood(paths.last_good, manifest_seed, older_seeds)
         self._stops = StopsFile(paths.last_good)
         self._accepted: Accepted | None = None
         self._snapshot: Snapshot | None = None
@@ -279,7 +282,7 @@ class ConfigWatcher:
             self._clear_refusal()
             return
         try:
-            verify(head, self._keys())
+            verify(head, self._keys(), self._older_roots)
         except ManifestRefused as refused:
             if refused.why != "unknown_key" or not await self._vouched(head):
                 raise
@@ -293,7 +296,7 @@ class ConfigWatcher:
         keys, last = self._keys(), self._accepted
         while head.key_id not in keys:
             between = (step for step in log if (last.seq if last else 0) < step.seq < head.seq)
-            step = next((step for step in between if _verifies(step, keys)), None)
+            step = next((step for step in between if _verifies(step, keys, self._older_roots)), None)
             content = await self._store.get_revision(step.revision) if step is not None else None
             if step is None or content is None:
                 return False
@@ -303,7 +306,7 @@ class ConfigWatcher:
             if snapshot is None:
                 return False
             keys, last = trusted_keys(self._root_public_key, snapshot.platform.publishers), Accepted.of(step)
-        verify(head, keys)
+        verify(head, keys, self._older_roots)
         return True
 
     async def _fetch(self, manifest: Manifest) -> None:
@@ -354,9 +357,9 @@ class ConfigWatcher:
         self._refuse(0, "", "", "")
 
 
-def _verifies(manifest: Manifest, keys: Mapping[str, bytes]) -> bool:
+def _verifies(manifest: Manifest, keys: Mapping[str, bytes], older_roots: Sequence[bytes]) -> bool:
     try:
-        verify(manifest, keys)
+        verify(manifest, keys, older_roots)
     except ManifestRefused:
         return False
     return True

@@ -120,6 +120,10 @@ class RootKey:
         """Generation id -> key of the indexes made with it, of all that still count."""
         return {g.id: g.derive(EXACT_MATCH) for g in self.generations if g.state != "archived"}
 
+    def older_manifest_seeds(self) -> tuple[bytes, ...]:
+        """Seeds of manifests signed before a rotation, whose generations still count."""
+        return tuple(g.derive(MANIFEST) for g in self.generations if g.state == "accepted")
+
     def find(self, generation_id: str, *states: State) -> Generation | None:
         """The generation called `generation_id` when it is in one of `states` (none given = any)."""
         for generation in self.generations:

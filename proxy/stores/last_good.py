@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -52,12 +52,13 @@ def replace_file(path: Path, data: bytes) -> None:
 
 class LastGood:
     """In the directory `Paths.last_good`. `seed` is the installation's manifest seed: it seals the file, because the
-    publisher who signed a revision may no longer be among those that the revision itself names."""
+    publisher who signed a revision may no longer be among those that the revision itself names. `older`: seeds of root
+    secrets that were rotated out and still count."""
 
-    def __init__(self, directory: Path, seed: bytes) -> None:
+    def __init__(self, directory: Path, seed: bytes, older: Sequence[bytes] = ()) -> None:
         self._directory = directory
         self._path = directory / _FILE
-        self._key = hmac.digest(seed, b"last good revision", "sha256")
+        self._keys = [hmac.digest(each, b"last good revision", "sha256") for each in (seed, *older)]
 
     def read(self) -> tuple[Manifest, bytes] | None:
         """What was accepted last, or None. Raises ManifestRefused when the file is damaged or not ours."""
@@ -66,7 +67,7 @@ class LastGood:
         except FileNotFoundError:
             return None
         seal, _, sealed = raw.partition(b"\n")
-        if not hmac.compare_digest(seal, self._seal(sealed)):
+        if not any(hmac.compare_digest(seal, _seal(key, sealed)) for key in self._keys):
             raise ManifestRefused("signature", "the file of the last good revision is damaged")
         line, _, content = sealed.partition(b"\n")
         manifest = parse(line)
@@ -87,7 +88,8 @@ class LastGood:
             last = self.accepted()
             if last is None or last.seq < manifest.seq:
                 sealed = manifest.to_bytes() + b"\n" + content
-                replace_file(self._path, self._seal(sealed) + b"\n" + sealed)
+                replace_file(self._path, _seal(self._keys[0], sealed) + b"\n" + sealed)
 
-    def _seal(self, sealed: bytes) -> bytes:
-        return hmac.new(self._key, sealed, hashlib.sha256).hexdigest().encode()
+
+def _seal(key: bytes, sealed: bytes) -> bytes:
+    return hmac.new(key, sealed, hashlib.sha256).hexdigest().encode()

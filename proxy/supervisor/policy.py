@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,13 +29,21 @@ _LOG = logging.getLogger(__name__)
 class Policy:
     """Made by `open`; `aclose` ends it and the embedded store."""
 
-    def __init__(self, options: Options, store: "Store", embedded: "EmbeddedStore | None", signer: "Signer") -> None:
+    def __init__(
+        self,
+        options: Options,
+        store: "Store",
+        embedded: "EmbeddedStore | None",
+        signer: "Signer",
+        older_seeds: Sequence[bytes] = (),
+    ) -> None:
         self.store = store
         self._options = options
         self._paths: Paths = options.paths
         self._embedded = embedded
         self._signer = signer
-        self.watcher = ConfigWatcher(store.config, options.paths, manifest_seed=signer.seed)
+        self._older_seeds = older_seeds
+        self.watcher = ConfigWatcher(store.config, options.paths, manifest_seed=signer.seed, older_seeds=older_seeds)
         self._tasks = [asyncio.create_task(self.watcher.run(), name="supervisor-watcher")]
         if embedded is not None:
             self._tasks.append(asyncio.create_task(self._keep_store(embedded), name="store"))
@@ -50,9 +58,9 @@ class Policy:
 
         embedded = await _start_embedded(options) if options.store_url is None else None
         store = open_store(options.store_url, options.paths)
-        signer = Signer(root.derive(MANIFEST))
+        signer, older_seeds = Signer(root.derive(MANIFEST)), root.older_manifest_seeds()
         try:
-            await fill_when_empty(options, store, signer)
+            await fill_when_empty(options, store, signer, older_seeds)
         except StoreUnavailable as fault:
             _LOG.warning("the store is away (%s); working from the last good revision", fault)
         except BaseException:
@@ -60,7 +68,7 @@ class Policy:
             if embedded is not None:
                 await embedded.stop()
             raise
-        return cls(options, store, embedded, signer)
+        return cls(options, store, embedded, signer, older_seeds)
 
     async def platform_listen(self) -> Mapping[str, str]:
         """`listen:` of the active policy. StartRefused when there is none anywhere."""
@@ -82,7 +90,7 @@ class Policy:
         current = self.watcher.current
         if current is not None and current.revision == content.revision:
             return None
-        manifest = await _publish(self.store, content.canonical, self._signer, self._paths, reason)
+        manifest = await _publish(self.store, content.canonical, self._signer, self._older_seeds, self._paths, reason)
         self.watcher.poke()
         return manifest
 
@@ -127,15 +135,19 @@ class Policy:
             self.watcher.poke()
 
 
-async def fill_when_empty(options: Options, store: "Store", signer: "Signer") -> None:
+async def fill_when_empty(
+    options: Options, store: "Store", signer: "Signer", older_seeds: Sequence[bytes] = ()
+) -> None:
     """The first policy of an empty store is the directory's. Afterwards the store's revision wins."""
     if options.directory is None or await store.config.head_manifest() is not None:
         return
     content = await asyncio.to_thread(_content, options.directory, options.paths)
-    await _publish(store, content.canonical, signer, options.paths, "first start")
+    await _publish(store, content.canonical, signer, older_seeds, options.paths, "first start")
 
 
-async def _publish(store: "Store", canonical: bytes, signer: "Signer", paths: Paths, reason: str) -> "Manifest":
+async def _publish(
+    store: "Store", canonical: bytes, signer: "Signer", older_seeds: Sequence[bytes], paths: Paths, reason: str
+) -> "Manifest":
     from proxy.stores.last_good import LastGood
     from proxy.stores.publish import publish, this_user
 
@@ -146,7 +158,7 @@ async def _publish(store: "Store", canonical: bytes, signer: "Signer", paths: Pa
         reason=reason,
         signer=signer,
         now_s=time.time(),
-        floor=LastGood(paths.last_good, signer.seed).accepted(),
+        floor=LastGood(paths.last_good, signer.seed, older_seeds).accepted(),
     )
 
 

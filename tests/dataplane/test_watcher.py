@@ -51,7 +51,7 @@ async def push(store: ConfigStore, name: str, signer: Signer = ROOT, **publisher
 @contextlib.asynccontextmanager
 async def watching(store: ConfigStore, paths: Paths, **options: Any) -> AsyncIterator[ConfigWatcher]:
     watcher = ConfigWatcher(
-        store, paths, manifest_seed=SEED, **({"compile_content": compiled, "poll_s": 0.02} | options)
+        store, paths, **({"manifest_seed": SEED, "compile_content": compiled, "poll_s": 0.02} | options)
     )
     task = asyncio.create_task(watcher.run())
     try:
@@ -328,6 +328,32 @@ def test_a_damaged_or_foreign_file_is_not_used(paths: Paths, damage: bytes | Non
             store.down = False
             await push(store, "one")
             await watcher.first()
+
+    asyncio.run(scenario())
+
+
+def test_policy_outlives_a_rotation_of_the_root(paths: Paths) -> None:
+    """Signed with the old root, in the store and on disk, until that root is retired."""
+
+    async def scenario() -> None:
+        store, fresh = Broken(), b"n" * 32
+        await push(store, "one")
+        async with watching(store, paths) as watcher:
+            await watcher.first()
+            await until(lambda: LastGood(paths.last_good, SEED).accepted() is not None)
+        store.down = True
+        async with watching(store, paths, manifest_seed=fresh, older_seeds=[SEED]) as watcher:
+            assert (await asyncio.wait_for(watcher.first(), 2)).seq == 1
+            store.down = False
+            await push(store, "two")
+            await until(lambda: watcher.current is not None and watcher.current.seq == 2)
+            await push(store, "three", Signer(fresh))
+            await until(lambda: getattr(LastGood(paths.last_good, fresh).accepted(), "seq", 0) == 3)
+        await push(store, "four")
+        async with watching(store, paths, manifest_seed=fresh) as watcher:
+            await until(lambda: watcher.status.refused_why == "signature")
+            assert watcher.current is not None
+            assert watcher.current.seq == 3
 
     asyncio.run(scenario())
 

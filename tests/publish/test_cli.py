@@ -108,6 +108,17 @@ def test_push_diff_rollback(cli: Cli) -> None:
         verify(manifest, keys)
 
 
+def test_after_a_rotation_push_signs_the_active_policy_anew(cli: Cli) -> None:
+    assert cli("push", str(cli.directory))[0] == 0
+    rotated = cli.root.rotated(1.0)
+    rotated.save(cli.paths.root_key)
+    found = cli.json("push", str(cli.directory))
+    assert (found["seq"], found["changed"], found["changes"]) == (2, True, [])
+    raw = with_store(cli.url, lambda store: store.config.head_manifest())
+    verify(parse(raw), {"root": Signer(rotated.derive(MANIFEST)).public_key()})
+    assert cli.json("push", str(cli.directory))["changed"] is False
+
+
 def test_all_mistakes_are_printed_and_nothing_is_published(cli: Cli) -> None:
     cli.write("GET, BREW IT", platform="lisen: {}\n")
     code, out, err = cli("push", str(cli.directory))

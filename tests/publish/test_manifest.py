@@ -65,6 +65,15 @@ def test_who_may_publish() -> None:
     refused("signature", verify, replace(FIRST, signature=""), KEYS)
 
 
+def test_a_root_that_was_rotated_out_still_counts_for_the_root_only() -> None:
+    old = Signer(b"o" * 32)
+    verify(old.sign(FIRST), KEYS, [old.public_key()])
+    verify(FIRST, KEYS, [old.public_key()])
+    refused("signature", verify, old.sign(FIRST), KEYS)
+    refused("signature", verify, Signer(old.seed, "ci").sign(FIRST), KEYS, [old.public_key()])
+    refused("signature", verify, replace(FIRST, signature="AAAA"), KEYS, [old.public_key()])
+
+
 def test_trusted_keys() -> None:
     assert trusted_keys(KEYS["root"], {"ci": publisher_text(KEYS["ci"])}) == KEYS
     assert trusted_keys(KEYS["root"], {"root": publisher_text(KEYS["ci"])}) == {"root": KEYS["root"]}
