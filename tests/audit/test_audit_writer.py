@@ -22,6 +22,7 @@ from proxy.model import AuditRecord
 from proxy.sinks._inflight import SLOTS
 from proxy.sinks._reader import newest_first, segments
 from proxy.sinks.file import UnsafeAuditFile
+from tests.tools import need
 
 KEY = b"k" * 32
 KEYS = {"k1": KEY}
@@ -228,6 +229,7 @@ def test_a_full_disk_stops_new_requests_and_loses_nothing(state_dir: Path) -> No
 
 def test_a_full_file_system_too(state_dir: Path) -> None:
     """AUD-08 with ENOSPC on a small tmpfs."""
+    need("unshare", "mount")
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespaces here")
     _full_disk("tmpfs", state_dir / "audit")

@@ -17,6 +17,7 @@ from proxy.cli._forwarder import Forwarder, TokenSource, rewrite_head, same_user
 from proxy.keys.tokens import verify
 from proxy.paths import Paths
 from tests.cli._trust import Run, runner, start_once
+from tests.tools import need
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,6 +111,7 @@ def test_a_tunnel_copies_both_ways() -> None:
 
 def test_real_clients() -> None:
     """curl, plain and tunnelled, keeps its manners through it."""
+    need("curl")
 
     async def steps(fake: FakeProxy, port: int) -> None:
         command = ["curl", "-sS", "-x", f"http://127.0.0.1:{port}", "http://api.test/a", "http://api.test/b"]
@@ -169,6 +171,7 @@ def test_other_users_are_refused() -> None:
     assert not same_user(("127.0.0.1", 1), ("127.0.0.1", 2))
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
+    need("curl")
 
     async def steps(fake: FakeProxy, port: int) -> None:
         process = await asyncio.create_subprocess_exec(

@@ -11,6 +11,7 @@ from proxy.cli import CliError, Verb, _main, _out, load_verb, main, verb_names
 from proxy.paths import NotPrivate
 from proxy.stores.ports import StoreUnavailable
 from tests.config.kit import HEAD, write
+from tests.tools import need
 
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -139,6 +140,7 @@ def test_nothing_typed_shows_the_verbs_and_is_a_usage_error(capsys: pytest.Captu
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
+    need("bash")
     program = f"{sys.executable} -m proxy.cli version --licenses | true"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {program}"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

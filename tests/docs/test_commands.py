@@ -17,6 +17,7 @@ import pytest
 from tests.architecture.tree import ROOT
 from tests.docs.pages import Block, blocks
 from tests.lab.product import Product
+from tests.tools import need
 
 PAGES = ("README.md", "docs/tutorial/first-app.md")
 SCRIPTS = {page: blocks(ROOT / page) for page in PAGES}
@@ -64,6 +65,7 @@ def _demo(stack: ExitStack, state: Path) -> str:
 @pytest.fixture(scope="module", params=PAGES)
 def printed(request: pytest.FixtureRequest) -> Iterator[tuple[str, list[str]]]:
     """(page, what its blocks printed)."""
+    need("bash", "curl")
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="egd-", dir="/tmp"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)

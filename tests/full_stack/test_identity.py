@@ -8,6 +8,7 @@ import pytest
 
 from tests.full_stack.kit import House
 from tests.lab.product import ROOT, eventually, read_head
+from tests.tools import need
 
 
 def _connect_head(house: House, credential: str = "") -> bytes:
@@ -112,6 +113,7 @@ def test_credentials_of_the_proxy_never_travel(house: House) -> None:
 
 
 def test_egress_connect_runs_a_command_with_its_own_token(house: House) -> None:
+    need("curl")
     done = subprocess.run(
         [sys.executable, "-m", "proxy.cli", "connect", "--state", str(house.product.paths.state_dir), "--app", "open",
          "--", "curl", "-sS", "--max-time", "20", f"{house.url()}/v1/connect"],

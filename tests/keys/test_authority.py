@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from proxy.keys.authority import DAY_S, LEAF_LIFETIME_S, CertificateAuthority, start_over
 from proxy.keys.files import KeyProblem
 from proxy.keys.root import CA_PASSPHRASE, RootKey
+from tests.tools import need
 
 NOW_S = 1_800_000_000.0
 
@@ -27,6 +28,7 @@ def ca(state_dir: Path, root: RootKey) -> CertificateAuthority:
 
 def test_shape(ca: CertificateAuthority, state_dir: Path) -> None:
     """CRY-04, read by openssl: path length 0, a year at most, critical extensions, P-256."""
+    need("openssl")
     text = subprocess.run(
         ["openssl", "x509", "-in", state_dir / "ca" / "ca.pem", "-noout", "-text"],
         capture_output=True,
@@ -80,6 +82,7 @@ def _foreign(state: Path, suffix: str) -> None:
 
 
 def _plain_key(state: Path) -> None:
+    need("openssl")
     subprocess.run(
         ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", state / "k"],
         check=True,

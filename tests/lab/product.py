@@ -20,6 +20,7 @@ from proxy.cli._admin import ask
 from proxy.keys.root import RootKey
 from proxy.keys.tokens import issue
 from proxy.paths import Paths
+from tests.tools import need
 
 START_S = 60.0
 WAIT_S = 20.0
@@ -201,6 +202,7 @@ class Product:
 
     def curl(self, app: str | None, *arguments: str) -> subprocess.CompletedProcess[str]:
         """curl through the proxy."""
+        need("curl")
         return subprocess.run(
             ["curl", "-sS", "--max-time", str(WAIT_S), "--proxy", self.proxy_url(app), "--cacert",
              str(self.paths.ca_cert), *arguments], capture_output=True, text=True, check=False,

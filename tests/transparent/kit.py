@@ -30,9 +30,9 @@ def missing() -> str:
     """Why these tests cannot run here, or ""."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    absent = [tool for tool in ("ip", "nft", "iptables", "ip6tables", "unshare") if which(tool) is None]
+    absent = [tool for tool in ("ip", "nft", "iptables", "ip6tables", "unshare", "sysctl") if which(tool) is None]
     if absent:
-        return f"not installed: {', '.join(absent)} (apt install iproute2 nftables iptables util-linux)"
+        return f"not installed: {', '.join(absent)} (apt install iproute2 nftables iptables util-linux procps)"
     probe = f"egprobe{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True, check=False)
     if made.returncode:

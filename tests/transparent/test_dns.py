@@ -18,6 +18,7 @@ from tests.lab.policy import PolicyDirectory
 from tests.lab.product import Product, eventually
 from tests.lab.upstream import Upstream, echo
 from tests.net.dns_kit import Answer, query, read
+from tests.tools import need
 from tests.transparent import kit
 from tests.transparent.kit import GW4, NET4, Lab
 from tests.transparent.test_product import Running
@@ -169,6 +170,7 @@ def test_an_unchanged_client_finds_its_way_by_name(asked: Asked) -> None:
         (folder / "resolv.conf").write_text(f"nameserver {GW4}\n")
         assert synthetic_address("up.test", 1) in running.app("getent", "ahostsv4", "up.test").stdout
         assert running.app("getent", "hosts", "evil.test").returncode != 0
+        need("curl")
         found = running.app("curl", "-sS", "--max-time", "20", "--cacert", str(running.trust), f"{running.url}/by-name")
     finally:
         rmtree(folder)

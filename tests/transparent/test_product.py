@@ -16,6 +16,7 @@ from tests.lab.ca import LabCA
 from tests.lab.policy import PolicyDirectory
 from tests.lab.product import Product
 from tests.lab.upstream import Upstream, echo
+from tests.tools import need
 from tests.transparent import kit
 from tests.transparent.kit import APP4, NET4, Lab
 
@@ -52,6 +53,7 @@ class Running:
     def curl(self, url: str, *more: str) -> subprocess.CompletedProcess[str]:
         names = (f"{host}:{self.upstream.port}:{ELSEWHERE}" for host in ("up.test", "evil.test"))
         hosts = [word for name in names for word in ("--resolve", name)]
+        need("curl")
         return self.app("curl", "-sS", "-i", "--max-time", "20", "--cacert", str(self.trust), *hosts, *more, url)
 
     def dial(self, address: str) -> socket.socket:
