@@ -305,7 +305,7 @@ class LoopWorld(World):
 def _tokens(product: Product) -> dict[str, str]:
     """Proxy tokens of the token holder: good, expired (issued two hours ago for one), and of another app."""
     return {
-        "TOKEN": product.token("holder"), "EXPIRED": product.token("holder", 60, time.time() - 7200),
+        "TOKEN": product.token("holder"), "EXPIRED": product.token("holder", ttl_s=60, now_s=time.time() - 7200),
         "OTHERS": product.token("alpha"),
     }  # fmt: skip
 

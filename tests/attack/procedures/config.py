@@ -1,0 +1,152 @@
+"""Policy files and options: poisoned, unsigned, old, dangerous."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.attack.procedures import Bench, procedure
+from tests.attack.wire import HERE
+from tests.lab.product import ROOT
+
+_APP = "version: 1\napp: a\nowner: x@example.com\nstage: production\nidentify: {token: true}\nallow:\n"
+
+
+def check(bench: Bench, name: str, text: str, *, file: str = "apps/a.yaml") -> subprocess.CompletedProcess[str]:
+    """`egress check` on a directory with one app file of this text."""
+    directory = bench.world.directory / "checks" / name
+    shutil.rmtree(directory, ignore_errors=True)
+    (directory / "apps").mkdir(parents=True)
+    (directory / "platform.yaml").write_text("version: 1\n")
+    (directory / file).write_text(text)
+    command = [sys.executable, "-m", "proxy.cli", "check", str(directory)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+
+
+_HOSTS = {
+    "star": "'*'", "stardot": "'*.'", "midglob": "'api.*.com'", "prefixglob": "'*example.com'",
+    "doubleglob": "'*.*.example.com'", "tldglob": "'*.com'", "unicode": "'éxämple.com'", "empty-entry": "''",
+    "space": "'a.com '", "url": "'https://a.com/x'",
+}  # fmt: skip
+
+
+@procedure("CFG-05")
+def poisoned(bench: Bench) -> None:
+    """The rows of other products said in our schema: each is refused, with its line."""
+    rows = [json.loads(line) for line in (HERE / "data" / "yaml_policy_cases.jsonl").read_text().splitlines()]
+    for row in rows:
+        name, text = row["name"], row["yaml"]
+        if name in _HOSTS:
+            text = f"{_APP}  - {{id: one, host: {_HOSTS[name]}}}\n"
+        elif name == "octal":
+            text = f"{_APP}  - {{id: one, host: a.com, ports: [0443]}}\n"
+        elif name == "ip":
+            text = f"{_APP}  - {{id: one, host: 0x7f.1}}\n"
+        elif name.endswith("-budget"):
+            text = f"{_APP}  - {{id: one, host: a.com}}\nbudget: {{daily_usd: {text.partition(': ')[2]}}}\n"
+        elif name == "big":
+            text = f"{_APP}  - {{id: one, host: a.com}}\n" + "# comment\n" * 220_000
+        elif name == "null-byte":
+            text = f'{_APP}  - {{id: one, host: "evil.test\\0.allowed.test"}}\n'
+        done = check(bench, name, text)
+        bench.check(done.returncode != 0, f"{name}: accepted")
+        bench.check("Traceback" not in done.stderr, f"{name}: {done.stderr[-200:]}")
+        bench.check("a.yaml" in done.stdout + done.stderr, f"{name}: no place named")
+
+
+@procedure("DST-17")
+def unicode_entry(bench: Bench) -> None:
+    """A U-label in the allowlist is refused with its A-label."""
+    done = check(bench, "ulabel", f"{_APP}  - {{id: one, host: 'éxämple.com'}}\n")
+    bench.check("xn--xmple-gra7a.com" in done.stdout + done.stderr, f"no hint: {(done.stdout + done.stderr)[:200]}")
+
+
+@procedure("CFG-06")
+def bombs(bench: Bench) -> None:
+    """Billion laughs, deep nests, long scalars, many entries: refused or read within seconds."""
+    laughs = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)
+    )
+    for name, text, refused in (
+        ("laughs", laughs, True),
+        ("deep", "{a: " * 3000 + "1" + "}" * 3000, True),
+        ("scalar", f"owner: {'x' * 5_000_000}\n", True),
+        ("many", _APP + "".join(f"  - {{id: e{i}, host: h{i}.example.com}}\n" for i in range(100_000)), None),
+    ):
+        started_s = time.monotonic()
+        done = check(bench, name, text)
+        took_s = time.monotonic() - started_s
+        if refused:
+            bench.check(done.returncode != 0, f"{name}: accepted")
+        bench.check("Traceback" not in done.stderr, f"{name}: {done.stderr[-200:]}")
+        bench.check(took_s < 5, f"{name}: {took_s:.1f} s")
+
+
+@procedure("CFG-14")
+def torn(bench: Bench) -> None:
+    """Half of a good file is refused, whatever the cut."""
+    whole = f"{_APP}  - {{id: one, host: a.com, ports: [443], methods: [GET]}}\nlimits: {{max_body: 4MiB}}\n"
+    for cut in range(10, len(whole) - 40, 9):
+        if whole[:cut].endswith("\n") or whole[:cut].count("\n") < 6:
+            continue
+        done = check(bench, "torn", whole[:cut])
+        bench.check("Traceback" not in done.stderr, f"cut at {cut}: {done.stderr[-200:]}")
+
+
+@procedure("CFG-12", "TLS-03")
+def dangerous_options(bench: Bench) -> None:
+    """Options that open the gate do not exist in files, and environments or mitmproxy's own directory change nothing."""
+    for option in (
+        "ssl_insecure", "rawtcp", "ignore_hosts", "allow_hosts", "tcp_hosts", "validate_inbound_headers",
+        "stream_large_bodies", "connection_strategy", "onboarding", "http3", "keep_host_header",
+    ):  # fmt: skip
+        done = check(bench, "option", f"version: 1\n{option}: true\n", file="platform.yaml")
+        bench.check(done.returncode != 0 and option in done.stdout + done.stderr, f"{option}: accepted in platform.yaml")
+    command = [sys.executable, "-m", "proxy.cli", "run", "--ssl-insecure"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=20)
+    bench.check(done.returncode == 2, f"--ssl-insecure: exit {done.returncode}")
+
+
+@procedure("CFG-09")
+def precedence(bench: Bench) -> None:
+    """Deny overrides allow; default is deny; an app may only tighten."""
+    directory = bench.world.directory / "precedence"
+    (directory / "apps").mkdir(parents=True, exist_ok=True)
+    (directory / "platform.yaml").write_text("version: 1\ndeny: [bad.example.com, '*.evil.example']\n")
+    (directory / "apps" / "a.yaml").write_text(
+        f"{_APP}  - {{id: wild, host: '*.example.com'}}\n  - {{id: evil, host: x.evil.example}}\n"
+    )
+    for host, allowed in (
+        ("good.example.com", True), ("a.b.example.com", True), ("example.com", False), ("bad.example.com", False),
+        ("x.evil.example", False), ("other.test", False), ("badexample.com", False),
+    ):  # fmt: skip
+        command = [
+            sys.executable, "-m", "proxy.cli", "explain", "--json", "--directory", str(directory), "--app", "a",
+            "--url", f"https://{host}/",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+        said = (done.returncode == 0) == allowed
+        bench.check(said, f"{host}: exit {done.returncode}: {(done.stdout + done.stderr)[:160]}")
+
+
+@procedure("DST-16")
+def wildcard_base(bench: Bench) -> None:
+    """`*.example.com` never covers example.com itself (see also CFG-09)."""
+    precedence(bench)
+
+
+@procedure("OPS-02")
+def container(bench: Bench) -> None:
+    """The Dockerfile gives no root; the product runs with an empty capability set and a read-only tree (setpriv)."""
+    text = (ROOT / "Dockerfile").read_text() if (ROOT / "Dockerfile").exists() else ""
+    users = [line.split()[1] for line in text.splitlines() if line.startswith("USER ")]
+    bench.check(users and users[-1].split(":")[0] not in {"root", "0"}, f"the image runs as {users or 'root'}")
+    command = [
+        "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", sys.executable, "-m", "proxy.cli", "check",
+        str(bench.world.policy_dir),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+    bench.check(done.returncode == 0, f"without capabilities: {done.stderr[:200]}")
+    bench.check(Path(ROOT / "Dockerfile").exists(), "no Dockerfile")
