@@ -25,9 +25,9 @@ NEIGHBOURS: Final = 2
 POSITIONS: Final = 2 * NEIGHBOURS + 1
 BIAS: Final = 0
 """Index of the bias in the table."""
-THRESHOLD: Final = -2.0
+THRESHOLD: Final = -1.0
 """Log-odds from which on a word is worth a look; below even odds, because a miss costs more than a look."""
-WIDTH_WORDS: Final = 4
+WIDTH_WORDS: Final = 3
 """What the model is shown on each side of such a word."""
 _MERGE_WORDS: Final = 2
 _MEMO_WORDS: Final = 1 << 17

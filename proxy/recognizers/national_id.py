@@ -98,10 +98,16 @@ def _by_word() -> tuple[AhoCorasick, list[list[int]]]:
     return AhoCorasick(words), [[row for row, kind in enumerate(KINDS) if word in kind.context] for word in words]
 
 
+def _inside_word(text: str, start: int, end: int) -> bool:
+    return text[max(0, start - 1) : start].isalpha() or text[end : end + 1].isalpha()
+
+
 def _rows(text: str) -> list[int]:
     """Rows that could find something: their word is there, or they need none and a number has a telling form."""
     automaton, rows = _by_word()
-    spoken = {which for which, _, _ in automaton.find_matches_as_indexes(text.lower(), overlapping=True)}
+    lower = text.lower()
+    hits = automaton.find_matches_as_indexes(lower, overlapping=True)
+    spoken = {which for which, start, end in hits if not _inside_word(lower, start, end)}
     wanted = {row for which in spoken for row in rows[which]}
     if _TELLING.search(text):
         wanted.update(row for row, kind in enumerate(KINDS) if kind.alone)

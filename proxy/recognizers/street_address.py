@@ -79,28 +79,45 @@ _POSTCODE: Final = (
     r"(?:[0-9]{4,6}(?:-[0-9]{4})?|[A-Z]{1,2}[0-9][0-9A-Z]?[ ]?[0-9][A-Z]{2}|[A-Z][0-9][A-Z][ ]?[0-9][A-Z][0-9])"
 )
 _ANCHORS: Final = tuple(
-    (re.compile(pattern, flags), score)
-    for pattern, flags, score in (
-        (rf"(?<!\w){_NUMBER},?[ ]{_WORDS}[ ]{_ENGLISH}(?!\w)\.?", 0, LIKELY),
-        (rf"(?<!\w)(?:{_NAME}[ ]){{1,3}}(?:Street|Avenue|Road|Lane|Boulevard|Square)(?!\w)", 0, POSSIBLE),
-        (rf"(?<!\w)(?:{_NUMBER},?[ ])?{_FIRST}[ ]{_WORDS},?[ ]{_NUMBER}(?!\w)", 0, LIKELY),
-        (rf"(?<!\w){_NUMBER},?[ ]{_FIRST}[ ]{_WORDS}", 0, LIKELY),
-        (rf"(?<!\w)(?:{_NUMBER},?[ ])?[^\W\d_]\w{{1,30}}{_ENDING}[ ]{_NUMBER}(?!\w)", re.IGNORECASE, LIKELY),
-        (r"(?<!\w)(?:apt|suite|ste|apartment|flat)\.?[ ]#?[0-9]{1,5}[A-Za-z]?(?!\w)", re.IGNORECASE, LIKELY),
+    (re.compile(pattern, flags), score, re.compile(sign, re.IGNORECASE) if sign else None)
+    for pattern, flags, score, sign in (
+        (rf"(?<!\w){_NUMBER},?[ ]{_WORDS}[ ]{_ENGLISH}(?!\w)\.?", 0, LIKELY, rf"[ ]{_ENGLISH}\b"),
+        (
+            rf"(?<!\w)(?:{_NAME}[ ]){{1,3}}(?:Street|Avenue|Road|Lane|Boulevard|Square)(?!\w)",
+            0,
+            POSSIBLE,
+            "street|avenue|road|lane|boulevard|square",
+        ),
+        (rf"(?<!\w)(?:{_NUMBER},?[ ])?{_FIRST}[ ]{_WORDS},?[ ]{_NUMBER}(?!\w)", 0, LIKELY, ""),
+        (rf"(?<!\w){_NUMBER},?[ ]{_FIRST}[ ]{_WORDS}", 0, LIKELY, ""),
+        (
+            rf"(?<!\w)(?:{_NUMBER},?[ ])?[^\W\d_]\w{{1,30}}{_ENDING}[ ]{_NUMBER}(?!\w)",
+            re.IGNORECASE,
+            LIKELY,
+            rf"{_ENDING}[ ][0-9]",
+        ),
+        (
+            r"(?<!\w)(?:apt|suite|ste|apartment|flat)\.?[ ]#?[0-9]{1,5}[A-Za-z]?(?!\w)",
+            re.IGNORECASE,
+            LIKELY,
+            "apt|suite|ste|apartment|flat",
+        ),
         (
             r"(?<!\w)(?:p\.?[ ]?o\.?[ ]?box|postbus|postfach|boîte postale|apartado)[ ]#?[0-9]{1,6}(?!\w)",
             re.IGNORECASE,
             LIKELY,
+            "box|postbus|postfach|boîte|apartado",
         ),
-        (r"(?<!\w)(?:unit|psc)[ ][0-9]{1,5},?[ ]box[ ][0-9]{1,5}(?!\w)", re.IGNORECASE, LIKELY),
-        (r"(?<!\w)[ADF]PO[ ]A[AEP][ ][0-9]{5}(?!\w)", re.IGNORECASE, LIKELY),
+        (r"(?<!\w)(?:unit|psc)[ ][0-9]{1,5},?[ ]box[ ][0-9]{1,5}(?!\w)", re.IGNORECASE, LIKELY, "box"),
+        (r"(?<!\w)[ADF]PO[ ]A[AEP][ ][0-9]{5}(?!\w)", re.IGNORECASE, LIKELY, "[adf]po"),
         (
             rf"(?<!\w)(?:zip(?:[ -]?code)?|post[ -]?code|postal[ -]?code|plz)(?:[ ]is|:)?[ ](?P<value>{_POSTCODE})\b",
             re.IGNORECASE,
             LIKELY,
+            "zip|code|plz",
         ),
-        (rf"(?<!\w){_NUMBER}[ ]{_WORDS}[ ]{_NUMBER}(?!\w)", 0, WITH_CONTEXT_ONLY),
-        (rf"(?<!\w){_NUMBER}[ ]{_WORDS}(?=[,\n])", 0, WITH_CONTEXT_ONLY),
+        (rf"(?<!\w){_NUMBER}[ ]{_WORDS}[ ]{_NUMBER}(?!\w)", 0, WITH_CONTEXT_ONLY, ""),
+        (rf"(?<!\w){_NUMBER}[ ]{_WORDS}(?=[,\n])", 0, WITH_CONTEXT_ONLY, ""),
     )
 )
 _TOKEN_AFTER: Final = re.compile(r"(?:,?[ ]{1,3}|,?[ ]?\n[>#? ]{0,4},?[ ]?)([^\s,;:!?()]{1,40})")
@@ -192,7 +209,9 @@ def _extended_start(text: str, start: int) -> int:
 
 
 def _find(text: str) -> Iterator[Finding]:
-    for pattern, score in _ANCHORS:
+    for pattern, score, sign in _ANCHORS:
+        if sign is not None and sign.search(text) is None:
+            continue
         for match in pattern.finditer(text):
             start, end = match.span("value") if "value" in pattern.groupindex else match.span()
             if _MONTHS.search(match[0]):
