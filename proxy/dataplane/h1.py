@@ -50,6 +50,13 @@ class RawHead:
                 return value
         return None
 
+    def only(self, name: bytes) -> bytes | None:
+        """As `first`. Denied malformed when there are two: nobody may choose which of them counts."""
+        values = [value for key, value in self.headers if key.lower() == name]
+        if len(values) > 1:
+            raise Denied("malformed", f"The field {name.decode()} stands twice")
+        return values[0] if values else None
+
     @property
     def keep_alive(self) -> bool:
         """Whether the client lets the connection live after this exchange (RFC 9112 section 9.3)."""

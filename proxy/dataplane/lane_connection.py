@@ -74,7 +74,7 @@ class Connection:
 
     def _take_credential(self, raw: h1.RawHead) -> None:
         """Each plain request names its own caller (ID-04): another credential is another question."""
-        credential = raw.first(b"proxy-authorization")
+        credential = raw.only(b"proxy-authorization")
         if credential != self._credential:
             self._credential, self._known = credential, None
 

@@ -238,3 +238,12 @@ def test_fields_that_may_not_stand_in_trailers(field: bytes) -> None:
     with pytest.raises(Denied) as caught:
         h1.ChunkedReader().feed(bytearray(b"0\r\n" + field + b"\r\n\r\n"))
     assert caught.value.code == "malformed"
+
+
+def test_a_credential_that_stands_twice_is_no_credential() -> None:
+    two = (b"Proxy-Authorization", b"Bearer a"), (b"proxy-authorization", b"Bearer b")
+    head = h1.RawHead("CONNECT", "a.test:443", "1.1", two)
+    with pytest.raises(Denied, match="twice"):
+        head.only(b"proxy-authorization")
+    assert h1.RawHead("CONNECT", "a.test:443", "1.1", two[:1]).only(b"proxy-authorization") == b"Bearer a"
+    assert h1.RawHead("CONNECT", "a.test:443", "1.1", ()).only(b"proxy-authorization") is None
