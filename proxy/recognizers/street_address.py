@@ -79,9 +79,9 @@ _POSTCODE: Final = (
     r"(?:[0-9]{4,6}(?:-[0-9]{4})?|[A-Z]{1,2}[0-9][0-9A-Z]?[ ]?[0-9][A-Z]{2}|[A-Z][0-9][A-Z][ ]?[0-9][A-Z][0-9])"
 )
 _ANCHORS: Final = tuple(
-    (re.compile(pattern, flags), score, re.compile(sign, re.IGNORECASE) if sign else None)
-    for pattern, flags, score, sign in (
-        (rf"(?<!\w){_NUMBER},?[ ]{_WORDS}[ ]{_ENGLISH}(?!\w)\.?", 0, LIKELY, rf"[ ]{_ENGLISH}\b"),
+    (re.compile(pattern, flags), score, tuple(filter(None, hints.split("|"))))
+    for pattern, flags, score, hints in (
+        (rf"(?<!\w){_NUMBER},?[ ]{_WORDS}[ ]{_ENGLISH}(?!\w)\.?", 0, LIKELY, ""),
         (
             rf"(?<!\w)(?:{_NAME}[ ]){{1,3}}(?:Street|Avenue|Road|Lane|Boulevard|Square)(?!\w)",
             0,
@@ -94,7 +94,7 @@ _ANCHORS: Final = tuple(
             rf"(?<!\w)(?:{_NUMBER},?[ ])?[^\W\d_]\w{{1,30}}{_ENDING}[ ]{_NUMBER}(?!\w)",
             re.IGNORECASE,
             LIKELY,
-            rf"{_ENDING}[ ][0-9]",
+            "",
         ),
         (
             r"(?<!\w)(?:apt|suite|ste|apartment|flat)\.?[ ]#?[0-9]{1,5}[A-Za-z]?(?!\w)",
@@ -109,7 +109,7 @@ _ANCHORS: Final = tuple(
             "box|postbus|postfach|boîte|apartado",
         ),
         (r"(?<!\w)(?:unit|psc)[ ][0-9]{1,5},?[ ]box[ ][0-9]{1,5}(?!\w)", re.IGNORECASE, LIKELY, "box"),
-        (r"(?<!\w)[ADF]PO[ ]A[AEP][ ][0-9]{5}(?!\w)", re.IGNORECASE, LIKELY, "[adf]po"),
+        (r"(?<!\w)[ADF]PO[ ]A[AEP][ ][0-9]{5}(?!\w)", re.IGNORECASE, LIKELY, "apo|fpo|dpo"),
         (
             rf"(?<!\w)(?:zip(?:[ -]?code)?|post[ -]?code|postal[ -]?code|plz)(?:[ ]is|:)?[ ](?P<value>{_POSTCODE})\b",
             re.IGNORECASE,
@@ -209,8 +209,9 @@ def _extended_start(text: str, start: int) -> int:
 
 
 def _find(text: str) -> Iterator[Finding]:
-    for pattern, score, sign in _ANCHORS:
-        if sign is not None and sign.search(text) is None:
+    lower = text.lower()
+    for pattern, score, hints in _ANCHORS:
+        if hints and not any(hint in lower for hint in hints):
             continue
         for match in pattern.finditer(text):
             start, end = match.span("value") if "value" in pattern.groupindex else match.span()
