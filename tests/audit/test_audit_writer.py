@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import os
+import multiprocessing
 import random
 import signal
 import subprocess
@@ -22,6 +22,7 @@ from proxy.model import AuditRecord
 from proxy.sinks._inflight import SLOTS
 from proxy.sinks._reader import newest_first, segments
 from proxy.sinks.file import UnsafeAuditFile
+from tests.audit import _child
 from tests.tools import need
 
 KEY = b"k" * 32
@@ -242,13 +243,20 @@ def test_kill_nine_under_load(state_dir: Path) -> None:
     rng = random.Random(5)
     acknowledged: list[str] = []
     begun: list[str] = []
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([_child.__name__])  # a start costs a fork, not the imports
     for _ in range(50):
-        command = [sys.executable, "-m", "tests.audit._child", str(directory), str(rng.choice([3000, 1 << 20]))]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            lines = [child.stdout.readline() for _ in range(rng.randint(1, 12))]
-            os.kill(child.pid, signal.SIGKILL)
-            lines += child.stdout.readlines()
+        reader, writer = forks.Pipe(duplex=False)
+        child = forks.Process(target=_child.run, args=(writer, directory, rng.choice([3000, 1 << 20])))
+        child.start()
+        writer.close()
+        with open(reader.fileno(), closefd=False) as told:
+            lines = [told.readline() for _ in range(rng.randint(1, 12))]
+            child.kill()
+            lines += told.readlines()
+        reader.close()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
         whole = [line.strip() for line in lines if line.endswith("\n") and line != "ready\n"]
         begun += [line.removeprefix("began ") for line in whole if line.startswith("began ")]
         acknowledged += [line for line in whole if not line.startswith("began ")]

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,11 +27,21 @@ class Process:
 
     def __init__(self, path: str, *options: str) -> None:
         self.path = path
+        self._options = options
+        self._start()
+
+    def _start(self) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "proxy.inspector.server", "--socket", path, *options],
+            [sys.executable, "-m", "proxy.inspector.server", "--socket", self.path, *self._options],
             cwd=ROOT,
             stderr=subprocess.PIPE,
         )
+
+    def start_again(self) -> None:
+        """A successor on the same path, once this one has ended."""
+        self.end()
+        self._start()
+        self.wait_ready()
 
     def wait_ready(self) -> None:
         """Returns once a connection is accepted; fails the test when the process ends instead."""
@@ -79,20 +89,20 @@ def inspector(socket_dir: Path) -> Iterator[Process]:
     process.end()
 
 
+@pytest.fixture(scope="module")
+def _victims(socket_dir: Path) -> Iterator[Process]:
+    process = Process(str(socket_dir / "victim.sock"))
+    process.wait_ready()
+    yield process
+    process.end()
+
+
 @pytest.fixture
-def start(socket_dir: Path) -> Iterator[Callable[[str], Process]]:
-    """Starts further inspectors, waits until they are ready, and ends them after the test."""
-    processes: list[Process] = []
-
-    def begin(name: str) -> Process:
-        process = Process(str(socket_dir / f"{name}.sock"))
-        processes.append(process)
-        process.wait_ready()
-        return process
-
-    yield begin
-    for process in processes:
-        process.end()
+def victim(_victims: Process) -> Process:
+    """An inspector that a test may stop, hang, kill or end; the next test finds it, or its successor, well."""
+    if _victims.popen.poll() is not None:
+        _victims.start_again()
+    return _victims
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,14 +88,14 @@ def test_a_policy_is_sent_once_and_again_when_the_inspector_lacks_it(inspector: 
 def test_a_long_body_does_not_hold_up_a_short_prompt(inspector: Process) -> None:
     async def run() -> None:
         async with client(inspector.path, deadline_s=30.0) as asked:
-            text = "".join(f"On day {n} John Smith met Jane Roe in Paris and paid {n} euros. " for n in range(6000))
+            text = "".join(f"On day {n} John Smith met Jane Roe, user{n}@example.com, in Paris. " for n in range(1500))
             long = asyncio.create_task(asked.inspect(job(text)))
             await asyncio.sleep(0)
             for number in range(5):
                 await asked.inspect(job(f"short {number}"))
             assert not long.done()
             verdict = await long
-            assert len(verdict.findings) > 6000
+            assert sum(finding.entity == "EMAIL_ADDRESS" for finding in verdict.findings) == 1500
 
     asyncio.run(run())
 
@@ -214,8 +213,8 @@ def test_nobody_listens(socket_dir: object) -> None:
     asyncio.run(run())
 
 
-def test_a_stopped_process_costs_two_seconds_at_most(start: Callable[[str], Process]) -> None:
-    process = start("stopped")
+def test_a_stopped_process_costs_two_seconds_at_most(victim: Process) -> None:
+    process = victim
 
     async def run() -> None:
         async with client(process.path) as asked:
@@ -238,8 +237,8 @@ async def _all_ready(asked: InspectorClient) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_a_hung_inspector_s_jobs_go_to_another(inspector: Process, start: Callable[[str], Process]) -> None:
-    process = start("hung")
+def test_a_hung_inspector_s_jobs_go_to_another(inspector: Process, victim: Process) -> None:
+    process = victim
 
     async def run() -> None:
         async with client(process.path, inspector.path, deadline_s=HUNG_AFTER_S + 10) as asked:
@@ -251,31 +250,32 @@ def test_a_hung_inspector_s_jobs_go_to_another(inspector: Process, start: Callab
                 [f"spread{number}@example.com"] for number in range(8)
             ]
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    finally:
+        process.signal(signal.SIGCONT)
 
 
-def test_a_killed_process_and_its_successor(start: Callable[[str], Process]) -> None:
-    process = start("killed")
+def test_a_killed_process_and_its_successor(victim: Process) -> None:
+    process = victim
 
-    async def run() -> Process:
+    async def run() -> None:
         async with client(process.path, deadline_s=60.0) as asked:
             assert (await asked.inspect(job("before"))).action == "allow"
-            text = "".join(f"On day {n} John Smith met Jane Roe in Paris. " for n in range(3000))
+            text = "".join(f"On day {n} John Smith met Jane Roe in Paris. " for n in range(1000))
             working = asyncio.create_task(asked.inspect(job(text)))
             await asyncio.sleep(0.1)
             process.signal(signal.SIGKILL)
-            await asyncio.to_thread(process.popen.wait, 10)
-            successor = await asyncio.to_thread(start, "killed")
+            await asyncio.to_thread(process.start_again)
             verdict = await working
             assert verdict.action == "transform"
-            return successor
 
-    successor = asyncio.run(run())
-    assert successor.popen.poll() is None
+    asyncio.run(run())
+    assert process.popen.poll() is None
 
 
-def test_sigterm_is_a_clean_end(start: Callable[[str], Process]) -> None:
-    process = start("term")
+def test_sigterm_is_a_clean_end(victim: Process) -> None:
+    process = victim
     process.signal(signal.SIGTERM)
     assert process.popen.wait(10) == 0
     assert not Path(process.path).exists()
