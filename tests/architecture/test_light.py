@@ -2,9 +2,9 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -33,14 +33,16 @@ def test_a_verb_module_is_light_to_import(name: str) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in cli.verb_names())], ids=" ".join)
 def test_help_is_prompt(arguments: list[str]) -> None:
-    best_s = min(_timed(arguments) for _ in range(3))
-    assert best_s < PROMPT_S
+    """On a machine that is doing something else too: the best of three, by the processor's time. Help waits for
+    nothing, so that is how long it takes on an idle one."""
+    assert any(_processor_s(arguments) < PROMPT_S for _ in range(3))
 
 
-def _timed(arguments: list[str]) -> float:
-    begun_s = time.perf_counter()
+def _processor_s(arguments: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-m", "proxy.cli", *arguments], capture_output=True, text=True, check=False,
                           env={**os.environ, "COLUMNS": "100"})  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "usage: egress" in done.stdout
-    return time.perf_counter() - begun_s
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
