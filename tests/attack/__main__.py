@@ -121,7 +121,9 @@ def conclude(report: Report, titles: dict[str, Any], extra: set[str], wanted: An
     failed = [number for number in numbers if report.problems[number] or not report.ran[number]]
     result: dict[str, Any] = {"cases": len(numbers), "passed": len(numbers) - len(failed), "failed": failed}
     if baseline:
-        known = {number for number in numbers if titles.get(number, {}).get("measured_bare_mitmproxy", "").startswith("L")}
+        known = {
+            number for number in numbers if titles.get(number, {}).get("measured_bare_mitmproxy", "").startswith("L")
+        }
         result["known_leaks"] = len(known)
         result["leaks_shown"] = len(known & report.leaked)
         result["not_shown"] = sorted(known - report.leaked)

@@ -90,9 +90,7 @@ class Authorities:
         days: tuple[int, int] = (-2, 60), rsa_bits: int = 0, client: bool = False,
     ) -> Path:  # fmt: skip
         """A PEM file: key, leaf, chain. `issuer` None: self-signed; no names: common name only."""
-        key: Any = (
-            rsa.generate_private_key(65537, rsa_bits) if rsa_bits else ec.generate_private_key(ec.SECP256R1())
-        )
+        key: Any = rsa.generate_private_key(65537, rsa_bits) if rsa_bits else ec.generate_private_key(ec.SECP256R1())
         subject = _name(names[0] if names else f"{file}.bad.test")
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         now = datetime.datetime.now(datetime.UTC)
@@ -131,7 +129,7 @@ class Authorities:
             self._contexts[names] = self._serve(self.leaf(names[0].replace("*", "any"), names, self.root))
         return self._contexts[names]
 
-    def bad(self, kind: str) -> ssl.SSLContext:
+    def bad(self, kind: str) -> ssl.SSLContext:  # noqa: C901 - one arm per kind
         """A server whose certificate (or TLS version) nobody may accept for KIND.bad.test."""
         host = f"{kind}.bad.test"
         if (kind,) in self._contexts:

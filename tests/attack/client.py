@@ -139,7 +139,7 @@ class Pipe:
             size = int(line.split(b";")[0].strip() or b"0", 16)
             if size == 0:
                 while (row := self._line(deadline_s)) not in {b"\r\n", None}:
-                    body += b"" if row else b""
+                    continue
                 return bytes(body), row is not None
             while len(self.buffer) < size + 2:
                 if not self.more(deadline_s):
@@ -220,9 +220,7 @@ def _open(run: Run, gate: Gate, values: Mapping[str, Any], observed: Observed) -
     return pipe
 
 
-def _handshake(
-    run: Run, pipe: Pipe, gate: Gate, values: Mapping[str, Any], observed: Observed
-) -> Pipe | None:
+def _handshake(run: Run, pipe: Pipe, gate: Gate, values: Mapping[str, Any], observed: Observed) -> Pipe | None:
     spec = run.spec
     context = gate.trust()
     context.check_hostname = False
@@ -251,7 +249,7 @@ def _handshake(
     return Pipe(wrapped, observed)
 
 
-def _steps(
+def _steps(  # noqa: C901 - one arm per step
     steps: list[Any], pipe: Pipe, values: Mapping[str, Any], observed: Observed,
     on_step: Callable[[Mapping[str, Any]], None], patience_s: float,
 ) -> None:  # fmt: skip

@@ -67,7 +67,9 @@ class Judge:
         self._judge_dial(run, token, verdict)
         world.upstreams.plain()
         self._judge_legal(run, verdict)
-        if not world.baseline:
+        if world.baseline:
+            _served_instead(run, observed, verdict)
+        else:
             self._judge_answers(run, observed, values, verdict)
             self._judge_records(run, self._records(run), verdict)
         if run.spec.get("dns") and world.resolver:
@@ -76,7 +78,7 @@ class Judge:
 
     # -- before and during
 
-    def _prepare(self, run: Run, values: Mapping[str, Any]) -> None:
+    def _prepare(self, run: Run, values: Mapping[str, Any]) -> None:  # noqa: C901 - one arm per kind
         ups = self.world.upstreams
         ups.plain()
         if self.world.resolver and run.spec.get("dns"):
@@ -162,7 +164,9 @@ class Judge:
         wait_until(enough, _RECORD_WAIT_S)
         return ours
 
-    def _judge_bytes(self, run: Run, values: Mapping[str, Any], token: str, observed: Observed, verdict: Verdict) -> None:
+    def _judge_bytes(
+        self, run: Run, values: Mapping[str, Any], token: str, observed: Observed, verdict: Verdict
+    ) -> None:
         want, world = run.want, self.world
         served = want.get("outcome", "denied") in {"served", "either"}
         if served:
@@ -207,7 +211,7 @@ class Judge:
             for packet in world.wires.packets:
                 if packet.kind == "syn" and packet.ip not in may and (packet.ip, packet.port) != (DNS4, 53):
                     verdict.problems.append(f"SYN to {packet.ip}:{packet.port}")
-                    verdict.leaked = True
+                    verdict.leaked |= packet.ip != IP["allowed"]
                 if packet.kind == "udp" and packet.ip != DNS4 and packet.port != 53:
                     verdict.problems.append(f"datagram to {packet.ip}:{packet.port}")
         asked = [query.name for query in world.resolver.queries]
@@ -220,7 +224,9 @@ class Judge:
                 verdict.problems.append(f"the token left in a DNS query: {carried[0]}")
                 verdict.leaked = True
 
-    def _judge_answers(self, run: Run, observed: Observed, values: Mapping[str, Any], verdict: Verdict) -> None:
+    def _judge_answers(  # noqa: C901 - a list of independent checks
+        self, run: Run, observed: Observed, values: Mapping[str, Any], verdict: Verdict
+    ) -> None:
         want = run.want
         outcome = want.get("outcome", "denied")
         if "answers" in want:
@@ -310,6 +316,15 @@ class Judge:
         if wait_until(equal, _METRIC_WAIT_S):
             return []
         return [f"egress_denied_total grew by {dict(grown)}, the trail says {dict(codes)}"]
+
+
+def _served_instead(run: Run, observed: Observed, verdict: Verdict) -> None:
+    """For a baseline: 200 where a denial must stand, or a certificate signed for a name that must not have one."""
+    first = observed.answers[0].status if observed.answers else 0
+    signed = run.secure and run.want.get("status") == ["close"] and first > 0
+    if run.want.get("outcome", "denied") == "denied" and (first == 200 or signed):
+        verdict.problems.append(f"answered {first}" if first == 200 else "a certificate was signed")
+        verdict.leaked = True
 
 
 def _strange(one: Accepted) -> bool:

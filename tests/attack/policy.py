@@ -85,7 +85,9 @@ def namespaces_policy(ports: Ports) -> dict[str, dict[str, Any]]:
         "beta": app("beta", short, {"networks": host_of(4)}),
         "caller": app("caller", [llm(ports), *short], {"networks": host_of(5)}, **chat),
         "other-caller": app("other-caller", [llm(ports), *short], {"networks": host_of(6)}, **chat),
-        "limited": app("limited", short, {"networks": host_of(7)}, limits={"requests_per_minute": 30, "connections": 20}),
+        "limited": app(
+            "limited", short, {"networks": host_of(7)}, limits={"requests_per_minute": 30, "connections": 20}
+        ),
         "drafted": app("drafted", short, {"networks": host_of(8)}, stage="draft"),
     }
 

@@ -61,8 +61,7 @@ class Trail:
                 data = stream.read()
             end = data.rfind(b"\n") + 1
             self._offsets[file] = self._offsets.get(file, 0) + end
-            for line in data[:end].splitlines():
-                found.append((json.loads(line), line.decode()))
+            found += [(json.loads(line), line.decode()) for line in data[:end].splitlines()]
         return found
 
 
@@ -207,7 +206,8 @@ class NetWorld(World):
         names = {
             IP["evil"]: ("evil.test", "*.evil.test"), IP["cdn"]: ("cdn.test", "allowed.test", "evil.test"),
             IP["nameless"]: (IP["nameless"],), "203.0.113.40": ("pinned.test",),
-            IP["allowed"]: ("allowed.test", "*.allowed.test", "*.a.allowed.test", "path.test", "redact.test", "llm.test"),
+            IP["allowed"]: ("allowed.test", "*.allowed.test", "*.a.allowed.test", "path.test", "redact.test",
+                            "llm.test"),
         }  # fmt: skip
         return self.authorities.context(*names.get(ip, ("*.pub.test", "internal.test")))
 
@@ -263,7 +263,15 @@ class LoopWorld(World):
     def _build(self) -> None:
         bound = self.upstreams.listen([("127.0.0.1", 0)] * 3)
         self.ports = ports = policy.Ports(*(port for _, port in bound))
-        names = ("allowed.test", "a.allowed.test", "a.b.allowed.test", "cdn.test", "redact.test", "path.test", "llm.test")
+        names = (
+            "allowed.test",
+            "a.allowed.test",
+            "a.b.allowed.test",
+            "cdn.test",
+            "redact.test",
+            "path.test",
+            "llm.test",
+        )
         platform = {**policy.PLATFORM, "resolve": dict.fromkeys(names, "127.0.0.1")}
         apps = policy.loopback_policy(ports)
         directory = policy.write(self.directory / "allowlists", apps, platform, self.authorities.root.pem)

@@ -45,4 +45,3 @@ def start(world: "NetWorld", name: str, *more: str) -> Path:
             if time.monotonic() > until_s or process.poll() is not None:
                 raise RuntimeError(f"mitmdump does not start: {Path(log.name).read_text()[-500:]}") from None
             time.sleep(0.1)
-

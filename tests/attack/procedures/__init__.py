@@ -80,8 +80,7 @@ def procedure(
     """Marks a scenario for the cases. `baseline`: it means something for a bare mitmdump too."""
 
     def mark(act: Callable[[Bench], None]) -> Callable[[Bench], None]:
-        for case in cases:
-            _FOUND.append((case, act, fresh, baseline))
+        _FOUND.extend((case, act, fresh, baseline) for case in cases)
         return act
 
     return mark

@@ -62,10 +62,14 @@ def inspector_hangs_and_dies(bench: Bench) -> None:
     observed = request(bench, POST % "ab", within_s=5)
     code = observed.answers[0].status if observed.answers else -2
     bench.check(code == 503, f"inspector stopped: {code}")
-    bench.check(time.monotonic() - started_s < 3, f"inspector stopped: answer after {time.monotonic() - started_s:.1f} s")
+    bench.check(
+        time.monotonic() - started_s < 3, f"inspector stopped: answer after {time.monotonic() - started_s:.1f} s"
+    )
     for pid in pids:
         send_signal(pid, signal.SIGCONT)
-    served = wait_until(lambda: request(bench, POST % "cd").answers[:1] and request(bench, POST % "cd").answers[0].status == 200, 5)
+    served = wait_until(
+        lambda: request(bench, POST % "cd").answers[:1] and request(bench, POST % "cd").answers[0].status == 200, 5
+    )
     bench.check(served, "does not recover within 5 s of SIGCONT")
     for pid in pids:
         send_signal(pid, signal.SIGKILL)
@@ -190,7 +194,8 @@ def addon_overwritten(bench: Bench) -> None:
     if not world.baseline:
         product = world.product
         arguments = b" ".join(
-            Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(product.process.pid)  # type: ignore[union-attr]
+            Path(f"/proc/{pid}/cmdline").read_bytes()
+            for pid in descendants(product.process.pid)  # type: ignore[union-attr]
         )
         bench.check(b"-s\0" not in arguments and b"scripts" not in arguments, "a script is loaded from a path")
         return
