@@ -39,6 +39,8 @@ _RUNS: Final = (
     (re.compile(r"[0-9]+"), lambda run: "9" * min(6, len(run[0]))),
 )
 _MAX_WORD_CHARS: Final = 32
+_MAX_PART_CHARS: Final = 64
+"""No name has longer words, no address longer gaps; twenty thousand brackets are not worth the model's time."""
 
 
 def features(word: str) -> tuple[int, ...]:
@@ -162,14 +164,31 @@ def regions(text: str, threshold: float = THRESHOLD, width: int = WIDTH_WORDS) -
     parts = parts_of(text)
     words, gaps = _memos()
     total = scores(words.of(parts[::2], gaps=False), gaps.of(parts[1::2], gaps=True), float(table()[BIAS]))
-    hits = np.flatnonzero(total >= threshold)
-    if not len(hits):
+    sizes = list(map(len, parts))
+    hits = [hit for hit in np.flatnonzero(total >= threshold).tolist() if 0 < sizes[2 * hit] <= _MAX_PART_CHARS]
+    if not hits:
         return []
-    ends = list(accumulate(map(len, parts)))
-    return [
-        (ends[2 * first] - len(parts[2 * first]), ends[2 * last])
-        for first, last in _stretches(hits.tolist(), width, len(total))
-    ]
+    ends = list(accumulate(sizes))
+    stretches = _stretches(hits, width, len(total))
+    if max(sizes) > _MAX_PART_CHARS:
+        stretches = _broken(stretches, sizes)
+    return [(ends[2 * first] - sizes[2 * first], ends[2 * last]) for first, last in stretches]
+
+
+def _broken(stretches: Iterator[tuple[int, int]], sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Stretches without the words that are too long to be any, and without what follows a gap that is none."""
+    for first, last in stretches:
+        start = first
+        for word in range(first, last + 1):
+            if sizes[2 * word] > _MAX_PART_CHARS:
+                if start < word:
+                    yield start, word - 1
+                start = word + 1
+            elif word > start and sizes[2 * word - 1] > _MAX_PART_CHARS:
+                yield start, word - 1
+                start = word
+        if start <= last:
+            yield start, last
 
 
 def _stretches(hits: Sequence[int], width: int, size: int) -> Iterator[tuple[int, int]]:

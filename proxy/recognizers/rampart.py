@@ -141,23 +141,28 @@ def _windows(regions: Sequence[_Region]) -> Iterator[_Window]:
 
 
 def _tagged(loaded: Model, regions: Sequence[_Region]) -> Iterator[list[Word]]:
-    """Words of each region. Where windows overlap, each gives the half that lies further from its edge."""
+    """Words of each region. Where windows overlap, each gives the half that lies further from its edge.
+    Windows of the same pieces are read once: repetition costs nothing."""
     pieces = [np.zeros((len(region.ids), loaded.groups.shape[1]), np.float32) for region in regions]
-    for batch in _batches(sorted(_windows(regions), key=lambda window: window.end - window.start)):
-        rows = [[loaded.cls, *regions[item.region].ids[item.start : item.end], loaded.sep] for item in batch]
-        for window, row in zip(batch, probabilities(loaded.encoder.run(rows), loaded.groups), strict=True):
-            first = window.start + (_OVERLAP_TOKENS // 2 if window.start else 0)
-            last = window.end - (_OVERLAP_TOKENS // 2 if window.end < len(regions[window.region].ids) else 0)
-            pieces[window.region][first:last] = row[1 + first - window.start : 1 + last - window.start]
+    alike: dict[tuple[int, ...], list[_Window]] = {}
+    for window in _windows(regions):
+        alike.setdefault(tuple(regions[window.region].ids[window.start : window.end]), []).append(window)
+    for batch in _batches(sorted(alike, key=len)):
+        rows = loaded.encoder.run([[loaded.cls, *ids, loaded.sep] for ids in batch])
+        for ids, row in zip(batch, probabilities(rows, loaded.groups), strict=True):
+            for window in alike[ids]:
+                first = window.start + (_OVERLAP_TOKENS // 2 if window.start else 0)
+                last = window.end - (_OVERLAP_TOKENS // 2 if window.end < len(regions[window.region].ids) else 0)
+                pieces[window.region][first:last] = row[1 + first - window.start : 1 + last - window.start]
     for region, probability in zip(regions, pieces, strict=True):
         yield words(probability, region.word_ids, region.offsets)
 
 
-def _batches(windows: Sequence[_Window]) -> Iterator[list[_Window]]:
+def _batches(windows: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
     """Windows come shortest first, so that little is padded."""
-    batch: list[_Window] = []
+    batch: list[tuple[int, ...]] = []
     for window in windows:
-        if batch and (len(batch) + 1) * (window.end - window.start + 2) > BATCH_TOKENS:
+        if batch and (len(batch) + 1) * (len(window) + 2) > BATCH_TOKENS:
             yield batch
             batch = []
         batch.append(window)
