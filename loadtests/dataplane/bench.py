@@ -128,6 +128,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of each case in each round")
     parser.add_argument("--only", default="", metavar="TEXT", help="only table rows whose name contains TEXT")
+    parser.add_argument("--table-only", action="store_true", help="no streams, memory, second worker, restarts")
     parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the comparison")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep all figures of all rounds")
     return parser.parse_args()
@@ -146,11 +147,12 @@ def main() -> int:
         scene = Scene.prepare(Path(folder))
         rows = [row for row in cases.QUICK + (() if args.quick else cases.MORE) if args.only in row[0]]
         table = cases.table(rows, scene, args.seconds)
-        needed = {case.server for case in table} | (set() if args.quick or args.only else {"product"})
+        needed = {case.server for case in table}
         with servers(scene, {name: start for name, start in SERVERS.items() if name in needed}) as (running, absent):
             _redirect(running, absent)
             results = rounds.measure(running, table, args.rounds)
-            more = {} if args.quick or args.only else measure_extras(scene, running, args.rounds, args.seconds)
+            narrow = args.quick or args.only or args.table_only
+            more = {} if narrow else measure_extras(scene, running, args.rounds, args.seconds)
     _tell(args, results, absent, more)
     return 0
 

@@ -17,6 +17,7 @@ from loadtests.dataplane import bench, cases, namespace, processes, product
 from loadtests.dataplane.load import Generator
 from loadtests.dataplane.places import load_generator
 from loadtests.dataplane.scene import Scene
+from loadtests.dataplane.steps import by_step
 
 _HERTZ: Final = 500
 
@@ -81,6 +82,9 @@ def show_processes(before: processes.Sample, after: processes.Sample, requests: 
 
 def show(stacks: str, top: int) -> None:
     """Prints both tables. Only samples that held the GIL count: waiting threads would hide the rest."""
+    print("-- by step")
+    for step, share in by_step(stacks).items():
+        print(f"{share:7.1%}  {step}")
     own, anywhere, total = shares(stacks)
     for title, counts in (("self", own), ("total", anywhere)):
         print(f"-- {title} ({total} samples)")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,8 +121,19 @@ class Soak:
             "rss_slope_mb_per_h": round(slope([(at, float(s.rss_total_bytes)) for at, s in settled]) * 3600 / _MIB, 2),
             "descriptors": [first.descriptors, last.descriptors],
             "descriptors_peak": max(sample.descriptors for _, sample in self.samples),
+            "denied": self._denied(),
             **{f"{name}s": count for name, count in self.disturbances.items()},
         }
+
+    def _denied(self) -> dict[str, int]:
+        """Denials by reason, from the audit trail."""
+        codes = Counter[str]()
+        for file in (self.running.state_dir or Path()).glob("audit/*/*.jsonl"):
+            for line in file.read_bytes().splitlines():
+                record = json.loads(line)
+                if record.get("outcome") == "denied":
+                    codes[str(record.get("code"))] += 1
+        return dict(codes)
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

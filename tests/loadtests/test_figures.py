@@ -9,6 +9,7 @@ from loadtests.dataplane.cases import MORE, QUICK, Case
 from loadtests.dataplane.load import Load
 from loadtests.dataplane.rounds import Result
 from loadtests.dataplane.soak import slope
+from loadtests.dataplane.steps import OTHER, by_step
 
 KEYS = [
     "mitmdump_cpu_us",
@@ -95,3 +96,14 @@ def test_case_names_are_unique() -> None:
 def test_slope_of_a_line_is_the_line_s() -> None:
     assert slope([(float(x), 3.0 * x + 7) for x in range(10)]) == pytest.approx(3)
     assert slope([(1.0, 1.0)]) == 0
+
+
+def test_a_sample_belongs_to_the_innermost_step_of_ours() -> None:
+    stacks = "\n".join(
+        [
+            "<module> (proxy/dataplane/worker.py:1);Lane._requests (proxy/dataplane/lane.py:9);dumps (json/x.py:2) 3",
+            "_requests (proxy/dataplane/lane.py:9);rule_on (proxy/policy.py:8);admits (proxy/rules/path.py:1) 6",
+            "run (asyncio/x.py:1) 1",
+        ]
+    )
+    assert by_step(stacks) == {"policy": 0.6, "connection and exchange": 0.3, OTHER: 0.1}
