@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import getpass
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from proxy.cli._admin import ask, running
 from proxy.cli._issue import open_store
 from proxy.cli._policy import add_store
 from proxy.stores.ports import StoreUnavailable
+from proxy.stores.publish import this_user
 from proxy.stores.stops import StopsFile, deliver
 
 ALL_APPS = "*"
@@ -33,7 +33,7 @@ def app_of(args: argparse.Namespace) -> str:
 def order(args: argparse.Namespace, app: str, reason: str | None) -> dict[str, Any]:
     """Stops `app` for `reason`, or lifts the stop (None). Returns `workers` (of this machine) and `store`: told or
     not (it will be, as soon as it answers). CliError when a running proxy refuses."""
-    by = getpass.getuser()
+    by = this_user()
     if running(args.paths):
         answer = ask(args.paths, "unkill" if reason is None else "kill", app=app, reason=reason or "", by=by)
         workers = int(answer.get("workers", 0))

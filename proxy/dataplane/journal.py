@@ -146,6 +146,8 @@ def dead_journal(path: Path) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(path.stem) from None
+        if os.fstat(fd).st_ino != path.stat().st_ino:
+            raise Busy(path.stem)  # its worker has just compacted it: what we locked is the old file
         yield
     finally:
         os.close(fd)

@@ -142,7 +142,8 @@ class Limiter:
         inside = 1 - (now_s - second)
         total = 0
         for slot, last in enumerate(self._words[first + _LAST :: _REGION].tolist()):
-            if last >= oldest and last:
+            # Counts from the future were made before the clock was set back: they would never grow old.
+            if oldest <= last <= second + WINDOW_S:
                 at = first + slot * _REGION + _COUNTS
                 ring = self._words[at : at + _RING].tolist()
                 total += sum(ring[n % _RING] for n in range(oldest + 1, min(last, second) + 1))
@@ -153,6 +154,8 @@ class Limiter:
         at = self._record(self._slot, index)
         words = self._words
         last = words[at + _LAST]
+        if last > second + WINDOW_S:
+            last = 0
         for skipped in range(max(last + 1, second - _RING + 1), second + 1):
             words[at + _COUNTS + skipped % _RING] = 0
         # A clock that was set back counts on in the second it had reached.

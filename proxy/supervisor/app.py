@@ -26,6 +26,7 @@ from proxy.supervisor.worker_pool import Message, Worker, WorkerPool
 _LOG = logging.getLogger(__name__)
 
 TRAFFIC_LISTENERS: Final = ("explicit", "transparent", "dns")
+BOOKS_AGAIN_S: Final = 2.0
 
 
 class Supervisor:
@@ -48,6 +49,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._restart = asyncio.Event()
+        self._books = asyncio.Lock()
         self._tasks: list[asyncio.Task[Any]] = []
 
     # -- life
@@ -74,6 +76,7 @@ class Supervisor:
             stack.callback(self.paths.status_file.unlink, missing_ok=True)
             self._spawn(self._watch_readiness())
             self._spawn(self._hot_restarts())
+            self._spawn(self._close_left_books())
             if self.options.watch and self.options.directory is not None:
                 self._spawn(watch(self.options.directory, self.policy))
             stack.push_async_callback(self._cancel_tasks)
@@ -246,13 +249,26 @@ class Supervisor:
 
     async def _close_books(self, worker_id: str) -> None:
         """Audit chain and budget of a worker that is gone; its mark stays until both are closed."""
-        try:
-            await asyncio.to_thread(self.trail.worker_ended, worker_id)
-            await self.policy.reconcile(worker_id)
-        except Exception as fault:  # noqa: BLE001 - the mark stays, so the next start or death tries again
-            _LOG.warning("books of %s stay open: %s", worker_id, type(fault).__name__)
-        else:
-            (self.paths.living_dir / worker_id).unlink(missing_ok=True)
+        mark = self.paths.living_dir / worker_id
+        async with self._books:
+            if not mark.exists():
+                return
+            try:
+                await asyncio.to_thread(self.trail.worker_ended, worker_id)
+                await self.policy.reconcile(worker_id)
+            except Exception as fault:  # noqa: BLE001 - the mark stays, so it is tried again
+                _LOG.warning("books of %s stay open: %s", worker_id, type(fault).__name__)
+            else:
+                mark.unlink(missing_ok=True)
+
+    async def _close_left_books(self) -> None:
+        """Of workers that died while the store was away: their leases must not wait for the next start."""
+        while True:
+            await asyncio.sleep(BOOKS_AGAIN_S)
+            alive = {worker.id for worker in self.pool.living}
+            for mark in list(self.paths.living_dir.iterdir()):
+                if mark.name not in alive and not self.policy.watcher.status.store_fault:
+                    await self._close_books(mark.name)
 
     # -- health
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ BACKOFF_S: Final = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 STABLE_AFTER_S: Final = 10.0
 TERM_GRACE_S: Final = 5.0
 LOG_LIMIT_BYTES: Final = 8 << 20
+
+_LOG = logging.getLogger(__name__)
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
@@ -122,7 +125,12 @@ class Child:
         try:
             while True:
                 backoff.started(loop.time())
-                self.process = await spawn(self.command, self.log, child_environment())
+                try:
+                    self.process = await spawn(self.command, self.log, child_environment())
+                except OSError as fault:  # no memory or no process now is no reason to give up for good
+                    _LOG.warning("%s %s does not start: %s", self.kind, self.name, fault.strerror)
+                    await asyncio.sleep(backoff.pause_s(loop.time()))
+                    continue
                 code = await self.process.wait()
                 self.restarts += 1
                 ended = self._on_end(code)

@@ -53,11 +53,10 @@ class Policy:
         """Raises StartRefused, ConfigErrors (of a directory that an empty store was to be filled from)."""
         from proxy.config.manifest import Signer
         from proxy.keys.root import MANIFEST
-        from proxy.stores.open import open_store
         from proxy.stores.ports import StoreUnavailable
 
         embedded = await _start_embedded(options) if options.store_url is None else None
-        store = open_store(options.store_url, options.paths)
+        store = _open(options)
         signer, older_seeds = Signer(root.derive(MANIFEST)), root.older_manifest_seeds()
         try:
             await fill_when_empty(options, store, signer, older_seeds)
@@ -130,7 +129,7 @@ class Policy:
             backoff.started(loop.time())
             await embedded.wait()
             await asyncio.sleep(backoff.pause_s(loop.time()))
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(StoreUnavailable, OSError):
                 await embedded.restart()
             self.watcher.poke()
 
@@ -166,6 +165,19 @@ def _content(directory: Path, paths: Paths) -> Any:
     from proxy.config.compile import load_content
 
     return load_content(directory, paths.state_dir)
+
+
+def _open(options: Options) -> "Store":
+    from proxy.stores.open import MEMORY_URL, open_store
+
+    try:
+        if options.store_url == MEMORY_URL:
+            raise ValueError("a store in memory cannot be shared by the workers")
+        return open_store(options.store_url, options.paths)
+    except ValueError as error:
+        raise StartRefused(
+            str(error), "--store", "give redis://HOST:PORT, or leave it out for the embedded store"
+        ) from None
 
 
 async def _start_embedded(options: Options) -> "EmbeddedStore":

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Mapping, Sequence
@@ -17,6 +18,8 @@ READY_DEADLINE_S: Final = 60.0
 
 GOODBYE_S: Final = 2.0
 """From the end of a worker's channel to the end of its process: it closes its stores and its audit file."""
+
+_LOG = logging.getLogger(__name__)
 
 type Message = dict[str, Any]
 
@@ -91,7 +94,11 @@ class WorkerPool:
             async with self._locks[slot]:
                 if not self._alive(slot):
                     backoff.started(loop.time())
-                    self._occupy(slot, await self._start(slot))
+                    try:
+                        self._occupy(slot, await self._start(slot))
+                    except Exception as fault:  # noqa: BLE001 - a full disk now must not leave the slot empty for good
+                        _LOG.warning("no worker for slot %d: %s", slot, _reason(fault))
+                        self._crashed[slot].set()
             await self._crashed[slot].wait()
             self._crashed[slot].clear()
             self.restarts[slot] += 1
@@ -101,7 +108,11 @@ class WorkerPool:
         """Hot restart: a new worker takes the same sockets, then the old one drains. False: the new one did not get
         ready and was given up; the old one goes on."""
         async with self._locks[slot]:
-            successor = await self._start(slot)
+            try:
+                successor = await self._start(slot)
+            except Exception as fault:  # noqa: BLE001 - as in `keep`
+                _LOG.warning("no new worker for slot %d: %s", slot, _reason(fault))
+                return False
             await _either(successor.ready, successor.ended, READY_DEADLINE_S)
             if not successor.ready.is_set() or successor.ended.is_set():
                 successor.draining = True
@@ -150,7 +161,12 @@ class WorkerPool:
         worker = Worker(identity, slot, process, channel)
         self.living.add(worker)
         self._background(self._watch(worker))
-        start = await self._events.worker_starting(worker)
+        try:
+            start = await self._events.worker_starting(worker)
+        except BaseException:
+            worker.draining = True  # it was never told to serve, so its end is no crash
+            channel.close()
+            raise
         channel.send({**start, "do": "start", "id": identity, "slot": slot, "listeners": listeners})
         return worker
 
@@ -178,6 +194,11 @@ class WorkerPool:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _reason(fault: Exception) -> str:
+    """Words of the system; of other faults only the type is safe to show."""
+    return fault.strerror if isinstance(fault, OSError) and fault.strerror else type(fault).__name__
 
 
 async def _either(first: asyncio.Event, second: asyncio.Event, deadline_s: float) -> None:

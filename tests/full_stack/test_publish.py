@@ -207,9 +207,15 @@ def test_the_store_goes_away_and_comes_back(lab_factory: Callable[..., Lab]) -> 
             assert client.get(lab.url).status_code == 200
             eventually(lambda: lab.product.status()["store"]["fault"], "the fault in status", 10)
             assert client.get(lab.url).status_code == 200
+        (worker,) = lab.product.status()["workers"]
+        os.kill(worker["pid"], signal.SIGKILL)
+        log = lab.product.log
+        eventually(lambda: f"books of {worker['id']} stay open" in log(), "a try to close the books", 20)
     finally:
         os.kill(store, signal.SIGCONT)
     eventually(lambda: not lab.product.status()["store"]["fault"], "the store is back", 10)
+    marks = lab.product.paths.living_dir
+    eventually(lambda: not (marks / worker["id"]).exists(), "the dead worker's leases are given back", 20)
     os.kill(store, signal.SIGKILL)
     with lab.product.httpx("alpha") as client:
         assert client.get(lab.url).status_code == 200

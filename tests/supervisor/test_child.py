@@ -97,3 +97,20 @@ def test_it_is_started_again_and_its_end_is_told(state_dir: Path) -> None:
     assert told[:3] == [3, 3, 3]
     assert child.restarts >= 3
     assert child.pid is None
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(state_dir: Path) -> None:
+    program = state_dir / "program"
+
+    async def run() -> None:
+        child = Child("inspector", "0", [str(program)], state_dir / "log" / "x.log", on_end=lambda _: ended.set())
+        ended = asyncio.Event()
+        task = asyncio.create_task(child.run())
+        await asyncio.sleep(0)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o700)
+        await asyncio.wait_for(ended.wait(), 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
