@@ -6,6 +6,7 @@ Prints a row per case and ends with one JSON line {"cases": N, "passed": M, "fai
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter, defaultdict
@@ -99,6 +100,8 @@ def main() -> int:
         return 2
     for name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("EGRESS_")]:
         del os.environ[name]
+    # The namespaces and processes made here go away also when `timeout` or a CI job ends us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     only = [one for one in options.only.split(",") if one]
     wanted = lambda number: not only or any(number == one or number.startswith(f"{one}-") for one in only)  # noqa: E731
     titles = known_cases()
