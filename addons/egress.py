@@ -65,8 +65,8 @@ async def _run(carrier: H2Carrier) -> None:
         if carrier.flow.error is not None:
             raise Denied("malformed", "The stream's head is not valid HTTP/2 (RFC 9113 section 8)")
         head = request_head(carrier.flow.request, connection.authority)
-        if connection.principal.token_id in server.services.watcher.revoked:
-            raise Denied("identity_unknown", "The proxy token has been revoked", status=403)
+        if connection.identify().app != connection.principal.app:
+            raise Denied("identity_unknown", "The connection was opened by another app", status=403)
         server.services.limiter.admit_request(context.app, context.started_s)
     except Denied as denied:
         await _refuse(carrier, denied, context)

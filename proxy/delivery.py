@@ -1,5 +1,6 @@
 """From an inspected request to the answer at the client: the part that plain and inference calls share."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from proxy import fields
@@ -42,13 +43,24 @@ async def deliver(
         await Relay(_with(head, (*tap.headers(head), *extra)), tap)
         return
     raw = await Collect(entry.limits.max_body_bytes)
-    rewritten = await _inspected(context, entry, request, head, raw, tap)
+    try:
+        rewritten = await _inspected(context, entry, request, head, raw, tap)
+    except Denied:
+        _read(tap, raw)
+        raise
     if rewritten is not None:
         tap.replaced()
     body = tap.feed(raw if rewritten is None else rewritten) + tap.finish()
     context.trail.answered(head.status, len(body))
     whole = fields.without(tap.headers(head), b"content-length", b"content-encoding" if not tap.keeps_length else b"")
     await Reply(Response(_with(head, (*whole, *extra)), body))
+
+
+def _read(tap: AnswerTap, raw: bytes) -> None:
+    """Takes the usage from an answer that is refused: it is billed all the same."""
+    with suppress(Denied):
+        tap.feed(raw)
+        tap.finish()
 
 
 async def _inspected(

@@ -18,8 +18,11 @@ from proxy.model import Headers, Inspection, InspectJob, Request, RequestHead
 from proxy.policy import Ruling
 from proxy.providers import Provider
 
-# Never sent on, or random by its own RFC (6455 section 4.1), so that it looks like a secret.
-_NO_TEXT = frozenset({"proxy-authorization", "sec-websocket-key"})
+# Never sent on.
+_NO_TEXT = frozenset({"proxy-authorization"})
+# RFC 6455 section 11.3, without the extensions offer: it is withheld, so that every frame can be read without a shared
+# compression state.
+_HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"})
 
 
 async def exchange(context: Context, head: RequestHead) -> None:
@@ -55,6 +58,7 @@ async def _exchange(context: Context, head: RequestHead, provider: Provider | No
     if context.offers:
         # What an addon changed is judged and inspected as if the app had sent it.
         head, body = await Offer(head, body)
+        provider = providers.match(head.authority, head.method, head.path)
         ruling = ruled(context, "head", head, provider=provider.name if provider else None)
     call = None
     if provider is not None:
@@ -157,13 +161,10 @@ async def _websocket(context: Context, head: RequestHead, entry: Entry) -> None:
     job = _job(context, head, entry, None, b"", ())
     inspection = await Inspect(job)
     _judge(context, inspection)
-    kept = tuple(
-        (name, value)
-        for name, value in head.headers
-        if name.lower().startswith(b"sec-websocket-") and name.lower() != b"sec-websocket-extensions"
-    )
     request = _transformed(head, b"", (), inspection)
-    # The extensions offer is withheld, so that every frame can be read without a shared compression state.
+    kept = tuple(pair for pair in request.head.headers if pair[0].lower() in _HANDSHAKE)
+    if any(pair not in head.headers for pair in kept):
+        raise Denied("pii", "What was found in the WebSocket handshake cannot be replaced there")
     others = tuple(pair for pair in request.head.headers if not pair[0].lower().startswith(b"sec-websocket-"))
     upgrade = ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"))
     request = replace(request, head=replace(request.head, headers=(*others, *upgrade, *kept)))

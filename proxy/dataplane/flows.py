@@ -13,8 +13,9 @@ from mitmproxy import http
 from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.proxy import mode_specs
 
+from proxy.dataplane import h1
 from proxy.errors import Denied
-from proxy.model import RequestHead, ResponseHead
+from proxy.model import Headers, RequestHead, ResponseHead
 
 _HOOKS: Final = ("requestheaders", "request", "responseheaders", "response", "error")
 
@@ -48,14 +49,12 @@ class FlowHooks:
         if _destination(flow) != before:
             raise Denied("target_mismatch", "An addon tried to send the request elsewhere")
         data = flow.request.data
+        fields = tuple((bytes(name), bytes(value)) for name, value in data.headers.fields)
+        _check_wire_form(data.method, data.path, fields)
         changed = RequestHead(
-            data.method.decode("ascii"),
-            data.path.decode("ascii"),
-            head.authority,
-            tuple((bytes(name), bytes(value)) for name, value in data.headers.fields),
-            head.protocol,
+            data.method.decode("ascii"), data.path.decode("ascii"), head.authority, fields, head.protocol,
             head.http_version,
-        )
+        )  # fmt: skip
         return flow, changed, data.content or b""
 
     async def responded(self, flow: http.HTTPFlow, head: ResponseHead) -> None:
@@ -103,6 +102,14 @@ def _flatten(chain: Iterable[Any]) -> Iterable[object]:
 def _destination(flow: http.HTTPFlow) -> tuple[object, ...]:
     data = flow.request.data
     return data.scheme, data.host, data.port, data.authority, flow.request.headers.get_all("host")
+
+
+def _check_wire_form(method: bytes, path: bytes, fields: Headers) -> None:
+    """What an addon made is held to the grammar that the app's own bytes were: a CRLF in a value is another request."""
+    raw = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, path, b"".join(b"%b: %b\r\n" % field for field in fields))
+    parsed = h1.parse_request_head(raw)
+    if (parsed.method.encode(), parsed.target.encode(), parsed.headers) != (method, path, fields):
+        raise Denied("malformed", "An addon made a request that cannot be written")
 
 
 def _new_flow(head: RequestHead, body: bytes, client_ip: str) -> http.HTTPFlow:

@@ -2,6 +2,7 @@
 
 import ssl
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.config.snapshot import Entry
@@ -20,26 +21,27 @@ _contexts: OrderedDict[str, tuple[Leaf, ssl.SSLContext]] = OrderedDict()
 async def serve_h2(
     server: "LaneServer",
     channel: Channel,
-    principal: Principal,
+    identify: Callable[[], Principal],
     listener: Listener,
     entry: Entry,
     authority: Authority,
 ) -> None:
     """Answers the ClientHello that stands in `channel.buffer` and serves all streams until the client leaves.
 
-    Raises Denied (no leaf), ssl.SSLError, Aborted or TimeoutError when the handshake fails; nothing is dialled then.
+    `identify`: who calls, now. Raises Denied (nobody known any more, no leaf); ssl.SSLError, Aborted, TimeoutError when
+    the handshake fails; nothing is dialled then.
     """
     from proxy.dataplane.h2_connection import H2Connection
     from proxy.dataplane.master import current_master
 
-    context = _client_context(server.services.leaf_store.leaf(authority.host, principal.app), authority.host)
+    context = _client_context(server.services.leaf_store.leaf(authority.host, identify().app), authority.host)
     channel.deadline_s = channel.loop.time() + _HANDSHAKE_DEADLINE_S
     await channel.start_tls(context, server_side=True)
     channel.deadline_s = None
     if channel.tls is None or channel.tls.selected_alpn_protocol() != "h2":
         channel.abort()
         return
-    await H2Connection(server, current_master(), channel, principal, listener, entry, authority).serve()
+    await H2Connection(server, current_master(), channel, identify, listener, entry, authority).serve()
 
 
 def _client_context(leaf: Leaf, host: str) -> ssl.SSLContext:

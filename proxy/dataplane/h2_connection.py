@@ -7,9 +7,10 @@ plaintext with ALPN already settled: `h2` on both sides, or no connection at all
 import asyncio
 import ssl
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from mitmproxy import http
+from mitmproxy import addonmanager, http
 from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.proxy import commands, events, mode_specs
 from mitmproxy.proxy.context import Context
@@ -75,20 +76,22 @@ class _Pipe:
 
 
 class H2Connection(ConnectionHandler):
-    """`authority`: where every stream must go. `entry`: what the last forwarded stream's policy says about dialling."""
+    """`authority`: where every stream must go. `identify`: who calls, asked for each stream. `entry`: what the last
+    forwarded stream's policy says about dialling."""
 
     def __init__(
         self,
         server: "LaneServer",
         master: "Master",
         channel: Channel,
-        principal: Principal,
+        identify: Callable[[], Principal],
         listener: Listener,
         entry: Entry,
         authority: Authority,
     ) -> None:
         self.server = server
-        self.principal = principal
+        self.identify = identify
+        self.principal = identify()
         self.listener = listener
         self.authority = authority
         self.sni = None if is_ip_literal(authority.host) else authority.host
@@ -178,9 +181,12 @@ class H2Connection(ConnectionHandler):
     # -- mitmproxy's handler
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
-        """All addons, foreign ones included; what they raise cannot lift a standing denial."""
-        addons: Any = self._master.addons
-        await addons.handle_lifecycle(hook)
+        """Our own addons alone. Foreign ones are offered the request by the exchange, before it is inspected: here they
+        could still change it afterwards, or lift its standing denial."""
+        manager: Any = self._master.addons
+        for addon in self._master.own:
+            with addonmanager.safecall():
+                await manager.invoke_addon(addon, hook)
 
     async def server_event(self, event: events.Event) -> None:
         """As mitmproxy, then lets upstream readers go on while the client takes what it is sent."""

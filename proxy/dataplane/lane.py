@@ -145,7 +145,7 @@ class Lane(Connection):
         if speaks == "passthrough":
             await self._tunnel(context, entry, authority)
         elif speaks == "h2":
-            await self._http2(context.principal, entry, authority)
+            await self._http2(entry, authority)
         else:
             await self._terminate(authority)
 
@@ -198,12 +198,12 @@ class Lane(Connection):
         finally:
             carrier.close()
 
-    async def _http2(self, principal: Principal, entry: Entry, authority: Authority) -> None:
+    async def _http2(self, entry: Entry, authority: Authority) -> None:
         from proxy.dataplane.h2 import serve_h2
 
         self._channel.deadline_s = None
         try:
-            await serve_h2(self._server, self._channel, principal, self._listener, entry, authority)
+            await serve_h2(self._server, self._channel, self._identify, self._listener, entry, authority)
         except Denied as denied:
             self._alert(denied, None, authority)
 

@@ -265,8 +265,9 @@ class LaneCarrier:
         channel, framing = upstream.channel, self._answer_framing
         try:
             async for data in answer_parts(channel, framing):
-                channel.deadline_s = channel.loop.time() + STALL_S
                 yield data
+                # From here on, not from its arrival: the client may have taken its time.
+                channel.deadline_s = channel.loop.time() + STALL_S
         except TimeoutError:
             raise Aborted("upstream", "the answer stalled", sent=True) from None
         self._finish_upstream()

@@ -81,9 +81,11 @@ class Crashes(logging.Handler):
 
 
 class Master(mitmproxy_master.Master):
-    """`crashes.count`: errors inside mitmproxy since the start; 0 in a healthy worker."""
+    """`crashes.count`: errors inside mitmproxy since the start; 0 in a healthy worker. `own`: addons that drive the
+    exchange; any others are foreign."""
 
     crashes: Crashes
+    own: tuple[object, ...]
 
 
 def current_master() -> Master:
@@ -108,7 +110,8 @@ def build_master(addons: Iterable[object] | None = None, *, confdir: Path | None
     make_proxyserver: Any = proxyserver.Proxyserver  # defines options; without `server` it never listens
     chain.add(core.Core(), make_proxyserver())
     options.update(**{name: value for name, value in REQUIRED.items() if name in options})
-    chain.add(*(own_addons() if addons is None else addons))
+    master.own = tuple(own_addons() if addons is None else addons)
+    chain.add(*master.own)
     check_options(options)
     return master
 

@@ -64,7 +64,7 @@ async def run_websocket(
     pairs = (read(client, pump.feed_client, upstream), read(upstream, pump.feed_upstream, client))
     try:
         await _until_first(pairs, lambda: _recheck(server, context, deny), lambda: pump.finished)
-    except Aborted:
+    except (Aborted, TimeoutError):
         send(pump.eof("client" if client.lost else "upstream"))
     context.trail.traffic(pump.traffic)
     if pump.denied is not None:
@@ -99,7 +99,7 @@ async def copy_both_ways(
             for task in done:
                 task.result()
             server.still_allowed(context)
-    except (Aborted, asyncio.CancelledError):
+    except (Aborted, TimeoutError, asyncio.CancelledError):
         pass
     finally:
         client.on_lost = None

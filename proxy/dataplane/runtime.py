@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy import effects
 from proxy.config.snapshot import AppPolicy
-from proxy.context import Context
+from proxy.context import Context, raise_denial
 from proxy.dataplane.carrier import Carrier
 from proxy.dataplane.identifiers import new_id
 from proxy.denials import render
@@ -21,6 +21,7 @@ from proxy.effects import Aborted
 from proxy.errors import Denied
 from proxy.exchange import exchange
 from proxy.model import AuditRecord, Authority, Listener, Principal, RequestHead
+from proxy.policy import rule_on
 from proxy.trail import Trail
 
 if TYPE_CHECKING:
@@ -79,8 +80,10 @@ class Runtime:
             with contextlib.suppress(Aborted):
                 await carrier.reply(render(denied, decision_id=context.id, revision=context.snapshot.revision))
         finally:
-            line.close()
-            self._close_books(context)
+            try:
+                line.close()
+            finally:
+                self._close_books(context)
         if context.flow is not None and self.services.hooks is not None:
             await self.services.hooks.failed(context.flow, str(context.trail.fields.get("code", "aborted")))
 
@@ -247,7 +250,17 @@ async def _offer(runtime: Runtime, _carrier: Carrier, context: Context, effect: 
     return head, body
 
 
+def _refuse_stopped(runtime: Runtime, context: Context) -> None:
+    """A body may take minutes to arrive: a kill or a revocation since then holds for what is about to leave."""
+    watcher = runtime.services.watcher
+    if context.principal.token_id in watcher.revoked:
+        raise Denied("identity_unknown", "The proxy token has been revoked", status=403)
+    if watcher.kills and context.last_facts is not None:
+        raise_denial(rule_on(context.snapshot, replace(context.last_facts, kills=watcher.kills)))
+
+
 async def _forward(runtime: Runtime, carrier: Carrier, context: Context, effect: effects.Forward) -> Any:
+    _refuse_stopped(runtime, context)
     begun_s = time.monotonic()
     try:
         head = await carrier.forward(effect)
@@ -261,7 +274,8 @@ async def _forward(runtime: Runtime, carrier: Carrier, context: Context, effect:
     return head
 
 
-async def _tunnel(_runtime: Runtime, carrier: Carrier, context: Context, effect: effects.Tunnel) -> Any:
+async def _tunnel(runtime: Runtime, carrier: Carrier, context: Context, effect: effects.Tunnel) -> Any:
+    _refuse_stopped(runtime, context)
     try:
         return await carrier.tunnel(effect)
     finally:

@@ -62,6 +62,7 @@ class UpstreamPool:
         self._own = own
         self._idle: OrderedDict[PoolKey, list[Upstream]] = OrderedDict()
         self._idle_count = 0
+        self._live: set[Channel] = set()
         self._sessions: OrderedDict[PoolKey, ssl.SSLSession] = OrderedDict()
         self.dialled = 0
         self.taken = 0
@@ -97,7 +98,13 @@ class UpstreamPool:
         self._idle_count += 1
 
     def sweep(self, now_s: float) -> None:
-        """Closes what has been idle for too long or was closed by the peer. `now_s` is loop time."""
+        """Closes what has been idle for too long or closed by the peer; wakes whoever waits on a connection past its
+        deadline. `now_s` is loop time."""
+        for channel in list(self._live):
+            if channel.lost:
+                self._live.discard(channel)
+            elif channel.deadline_s is not None and channel.deadline_s <= now_s:
+                channel.expire()
         for key, idle in list(self._idle.items()):
             kept = [upstream for upstream in idle if upstream.usable and upstream.idle_until_s > now_s]
             for upstream in idle:
@@ -123,6 +130,7 @@ class UpstreamPool:
         except OSError:
             sock.close()
             raise Denied("upstream_unreachable", f"{authority} closed the connection at once") from None
+        self._live.add(channel)
         return channel
 
     async def _dial(self, key: PoolKey, entry: Entry) -> Channel:

@@ -246,6 +246,7 @@ async def lab(  # type: ignore[no-untyped-def]
     upstream_alpn: str = "h2",
     trusted: bool = True,
     held_bytes: int = 1 << 20,
+    identify: Callable[[], Principal] = lambda: Principal("app", "network", "127.0.0.1"),
 ):
     now_s = time.time()
     ours, theirs = new_authority(now_s, now_s), new_authority(now_s, now_s)
@@ -282,9 +283,8 @@ async def lab(  # type: ignore[no-untyped-def]
     class Accepted(Channel):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
-            principal = Principal("app", "network", "127.0.0.1")
             authority = Authority("https", "up.test", port)
-            serving.append(asyncio.ensure_future(serve_h2(server, self, principal, "explicit", entry, authority)))
+            serving.append(asyncio.ensure_future(serve_h2(server, self, identify, "explicit", entry, authority)))
 
     proxy = await asyncio.get_running_loop().create_server(lambda: Accepted("client"), "127.0.0.1", 0)
     client_tls = ssl.create_default_context(cadata=ours.pem().decode())

@@ -124,3 +124,20 @@ def test_an_addon_can_stop_a_request_but_not_redirect_or_wave_it_through(act: Ca
         assert caught.value.code == code
 
     run(check, Addon(act))
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda flow: flow.request.headers.update({"X-A": "1\r\nHost: evil.test"}),
+        lambda flow: flow.request.headers.update({"X A": "1"}),
+        lambda flow: setattr(flow.request, "path", "/a HTTP/1.1\r\nX: y"),
+        lambda flow: setattr(flow.request, "method", "BREW"),
+    ],
+)
+def test_what_an_addon_makes_keeps_the_grammar(act: Callable[[Any], None]) -> None:
+    async def check(hooks: FlowHooks) -> None:
+        with pytest.raises(Denied):
+            await hooks.request(HEAD, b"", "10.0.0.1")
+
+    run(check, Addon(act))

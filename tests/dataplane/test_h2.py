@@ -10,7 +10,7 @@ import pytest
 
 from proxy.effects import Forward
 from proxy.errors import Denied
-from proxy.model import Request, RequestHead
+from proxy.model import Principal, Request, RequestHead
 from tests.dataplane.h2_kit import Lab, PassTap, Peer, Seen, answer, lab
 
 GRPC = [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
@@ -574,3 +574,62 @@ def test_a_slow_client_holds_the_upstream_back() -> None:
         assert sent < total, "the whole answer was taken into memory"
 
     with_lab(passing, serve, check)
+
+
+class Meddler:
+    """A foreign addon that changes whatever it is shown."""
+
+    def requestheaders(self, flow: Any) -> None:
+        flow.response = None
+
+    def request(self, flow: Any) -> None:
+        flow.response = None
+        flow.request.content = b"card 4111 1111 1111 1111"
+
+
+def test_a_foreign_addon_changes_no_request_after_its_inspection() -> None:
+    async def check(lab: Lab) -> None:
+        lab.master.addons.add(Meddler())
+        _, seen = lab.client.open(lab.request(), b"hello")
+        await seen.done()
+        assert bytes(lab.arrived[0].body) == b"hello"
+
+    with_lab(passing, echo, check)
+
+
+def test_a_foreign_addon_lifts_no_denial() -> None:
+    async def line(head: RequestHead, carrier: Any) -> None:
+        await carrier.read_body(100_000)
+        await carrier.reply(answer(403, b"pii"))
+
+    async def check(lab: Lab) -> None:
+        lab.master.addons.add(Meddler())
+        _, seen = lab.client.open(lab.request(), b"hello")
+        await seen.done()
+        assert (seen.status, bytes(seen.body)) == (403, b"pii")
+        assert lab.arrived == []
+
+    with_lab(line, echo, check)
+
+
+def test_who_calls_is_asked_again_for_each_stream() -> None:
+    now = [Principal("app", "token", "127.0.0.1", "t1")]
+
+    def identify() -> Principal:
+        if not now:
+            raise Denied("identity_unknown", "the token has expired", status=403)
+        return now[0]
+
+    async def check(lab: Lab) -> None:
+        _, first = lab.client.open(lab.request(), b"1")
+        assert (await first.done()).status == 200
+        now[0] = Principal("other", "token", "127.0.0.1", "t2")
+        _, second = lab.client.open(lab.request(), b"2")
+        assert (await second.done()).status == 403
+        now.clear()
+        _, third = lab.client.open(lab.request(), b"3")
+        assert (await third.done()).status == 403
+        assert b"expired" in third.body
+        assert len(lab.arrived) == 1
+
+    with_lab(passing, echo, check, identify=identify)

@@ -288,3 +288,52 @@ def test_a_denial_says_nothing_twice(detail: str) -> None:
     assert said.count(denied.reason.title) == 1
     assert said.startswith(f"Egress proxy: {denied.reason.title}. ")
     assert detail in said
+
+
+WEBSOCKET = (
+    (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+    (b"Sec-WebSocket-Version", b"13"),
+    (b"Sec-WebSocket-Protocol", b"chat, 123-45-6789"),
+    (b"Sec-WebSocket-Note", b"Ann Lee"),
+)
+
+
+def test_a_handshake_leaves_as_it_was_inspected_or_not_at_all(policy: Snapshot) -> None:
+    request = replace(head("GET", "/ws", "files.example.com", WEBSOCKET), protocol="websocket")
+    accepted = {effects.Forward: ResponseHead(101, "Switching Protocols", ())}
+    passed = Script(accepted).run(exchange(context(policy), request)).of(effects.Forward)[0].request.head
+    assert passed.first(b"sec-websocket-protocol") == b"chat, 123-45-6789"
+    assert passed.first(b"sec-websocket-note") is None
+    redacted = tuple((name, value.replace(b"123-45-6789", b"<US_SSN>")) for name, value in request.headers)
+    verdict = Inspection("transform", headers=redacted)
+    script = Script({**accepted, effects.Inspect: verdict}).run(exchange(context(policy), request))
+    assert script.names == ["Inspect", "Reply", "Emit"]
+    assert script.record["code"] == "pii"
+
+
+def test_no_field_but_the_entrys_credentials_goes_uninspected(policy: Snapshot) -> None:
+    script = Script().run(exchange(context(policy), head(extra=((b"Sec-WebSocket-Key", b"SSN 123-45-6789"),))))
+    job = script.of(effects.Inspect)[0].job
+    assert job.skip_headers == {"authorization", "proxy-authorization"}
+    assert inspect(job, RegexDetector(), now_s=0).action != "allow"
+
+
+def test_what_an_addon_makes_of_a_request_is_known_for_the_call_it_is(policy: Snapshot) -> None:
+    rewritten = (head(), kit.CHAT_BODY.replace(b"gpt-4o-mini", b"gpt-5"))
+    started = context(policy)
+    started.offers = True
+    script = Script({effects.Offer: rewritten}).run(exchange(started, head("PUT", "/x", "files.example.com")))
+    assert script.record["code"] == "model_denied"
+
+
+def test_a_refused_answer_is_paid_for(tmp_path: Path) -> None:
+    policy = kit.snapshot(
+        tmp_path,
+        kit.APP.replace("otherwise: redact}", "otherwise: redact, response: {entities: [PERSON], action: block}}"),
+    )
+    verdicts = iter((Inspection("allow"), Inspection("block", code="response_blocked", detail="PERSON in body")))
+    answers = {effects.Inspect: lambda _: next(verdicts), effects.Collect: kit.CHAT_ANSWER}
+    script = Script(answers).run(exchange(context(policy), head()))
+    assert script.record["code"] == "response_blocked"
+    assert script.of(effects.Settle)[0].usd_nanos == 8
+    assert script.record["gen_ai.usage.output_tokens"] == 5
