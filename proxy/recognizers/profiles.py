@@ -46,7 +46,7 @@ _USUAL: Final[Floors] = {
     },
     "LOCATION": {
         "word": 0.5, "words": 0.6, "lower_word": 0.85, "lower_words": 0.8, "caps_word": 0.6, "caps_words": 0.6,
-        "address": 0.6, "lower_address": 0.8, "number": 0.7, "code": 0.97,
+        "address": 0.6, "lower_address": 0.8, "number": 0.72, "code": 0.97,
     },
 }  # fmt: skip
 _HARD: Final[Floors] = {

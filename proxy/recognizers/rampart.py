@@ -35,7 +35,7 @@ BATCH_TOKENS: Final = 512
 """About 30 ms of one core."""
 _NEAR_CHARS: Final = 24
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_LONE_NUMBER: Final = 0.75
+_LONE_NUMBER: Final = 0.7
 """What is left of the probability of a number that is called a place without another place beside it."""
 
 
@@ -172,7 +172,7 @@ def _batches(windows: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...
 
 def _findings(text: str, tagged: list[Word]) -> Iterator[Finding]:
     found = list(spans(text, tagged))
-    places = [(start, end) for kind, start, end, _ in found if kind == "LOCATION"]
+    places = [(start, end) for kind, start, end, _ in found if kind == "LOCATION" and _letters(text, start, end)]
     for kind, start, end, probability in found:
         if kind not in ENTITIES:
             continue
@@ -185,9 +185,9 @@ def _letters(text: str, start: int, end: int) -> bool:
 
 
 def _beside(start: int, end: int, places: Sequence[tuple[int, int]]) -> bool:
-    """Whether another place stands close by: a house number or postcode seldom stands alone."""
+    """Whether a place with a name stands close by: a house number or postcode seldom stands alone."""
     at = bisect_left(places, (start, end))
-    before, after = places[max(0, at - 1) : at], places[at + 1 : at + 2]
+    before, after = places[max(0, at - 1) : at], places[at : at + 1]
     return any(start - other < _NEAR_CHARS for _, other in before) or any(
         other - end < _NEAR_CHARS for other, _ in after
     )

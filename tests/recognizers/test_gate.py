@@ -10,9 +10,8 @@ from proxy.recognizers import _gate
 
 
 def test_a_name_is_shown_with_its_neighbours_only() -> None:
-    text = (
-        "the build is green and the tests pass. " * 20 + "Please call Jane Roe today. " + "the tests pass again. " * 20
-    )
+    plain = "it returns the sorted list without any changes. " * 20
+    text = plain + "Please call Jane Roe today. " + plain
     ((start, end),) = _gate.regions(text)
     assert "Jane Roe" in text[start:end]
     assert end - start < 80

@@ -28,7 +28,7 @@ def _least(text: str, value: str, entity: str, profile: str) -> float:
         ("jane roe was", "jane roe", "PERSON", 0.8, 0.97),
         ("in paris we", "paris", "LOCATION", 0.85, 0.98),
         ("at 12 Main St we", "12 Main St", "LOCATION", 0.6, 0.75),
-        ("zip 90210 is", "90210", "LOCATION", 0.7, 0.8),
+        ("zip 90210 is", "90210", "LOCATION", 0.72, 0.8),
         (">Jane Roe wrote", "Jane Roe", "PERSON", 0.5, 0.7),
         ("List<Jane Roe", "Jane Roe", "PERSON", 0.97, 2.0),
         ("self.Smith Jones = 1", "Smith Jones", "PERSON", 0.97, 2.0),
