@@ -24,6 +24,7 @@ from loadtests.dataplane import (
     namespace,
     peers,
     picture,
+    processes,
     product,
     report,
     rounds,
@@ -140,6 +141,7 @@ def main() -> int:
     try:
         install(quick=args.quick)
         namespace.enter("loadtests.dataplane")
+        processes.end_on_sigterm()
     except Missing as missing:
         print(f"error: {missing}", file=sys.stderr)
         return 2

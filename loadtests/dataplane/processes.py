@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ def start(
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts `command` pinned to `core`, in a session of its own; what it prints goes to `log`."""
+    """Starts `command` pinned to `core`, in a session of its own; what it prints goes to `log`.
+
+    It gets SIGTERM when the benchmark dies, however it does: nothing may go on and disturb the next run.
+    """
     with log.open("ab") as output:
         return subprocess.Popen(
-            ["taskset", "-c", str(core), *command],
+            ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -34,6 +38,11 @@ def start(
             cwd=cwd,
             start_new_session=True,
         )
+
+
+def end_on_sigterm() -> None:
+    """Has SIGTERM unwind the stack, so that everything started is stopped."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 
 def stop(process: subprocess.Popen[bytes], grace_s: float = 5.0) -> None:

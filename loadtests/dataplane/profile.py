@@ -46,6 +46,7 @@ def main() -> int:
     args = parser.parse_args()
     load_generator()
     namespace.enter("loadtests.dataplane.profile")
+    processes.end_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="egress-bench-") as folder:
         scene = Scene.prepare(Path(folder))
         case = next(case for case in cases.table(cases.QUICK, scene, args.seconds) if case.name == args.case)

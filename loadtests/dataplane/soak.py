@@ -161,6 +161,7 @@ def main(start: Callable[[Scene], Running] = product.start) -> int:
     try:
         load_generator()
         namespace.enter("loadtests.dataplane.soak")
+        processes.end_on_sigterm()
     except Missing as missing:
         print(f"error: {missing}", file=sys.stderr)
         return 2
