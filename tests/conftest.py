@@ -16,7 +16,8 @@ __all__ = ["lab", "lab_factory", "lab_session"]
 
 # A developer's own proxy or trust settings must not reach the clients under test.
 for _name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("EGRESS_")]:
-    del os.environ[_name]
+    if _name != "EGRESS_SHARED_DATA":  # where development data lies is for the tests themselves
+        del os.environ[_name]
 for _name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
     os.environ.pop(_name, None)
 

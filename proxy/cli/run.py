@@ -70,8 +70,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> "Options":
+    from proxy.dataplane.limiter import SLOTS
     from proxy.supervisor.options import Options
 
+    # Limits are counted in slots, and during a hot restart old and new workers hold one each.
+    most = SLOTS // 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     listen = {name: getattr(args, name) for name in LISTENERS if getattr(args, name)}
     for name in ("workers", "inspectors"):
@@ -79,11 +82,17 @@ def _options(args: argparse.Namespace) -> "Options":
             raise CliError(
                 f"--{name} {getattr(args, name)} is not a number of processes", f"--{name}", "give 1 or more"
             )
+    if args.workers > most:
+        raise CliError(
+            f"--workers {args.workers} are more than one machine runs", "--workers", f"give {most} or fewer, or 0"
+        )
+    if not 0 <= args.drain < float("inf"):
+        raise CliError(f"--drain {args.drain:g} is not a time", "--drain", "give seconds, for example 30")
     return Options(
         paths=args.paths,
         directory=None if args.directory == "none" else Path(args.directory).absolute(),
         store_url=args.store,
-        workers=args.workers or cores,
+        workers=args.workers or min(cores, most),
         inspectors=args.inspectors or max(1, cores // 2),
         listen=listen,
         demo=args.demo,
