@@ -65,6 +65,8 @@ class H2Carrier:
         self._client_gone = False
         self._max_body_bytes = 0
         self._body_bytes = 0
+        self._held_bytes = 0
+        self._app = connection.principal.app
         self._answer_bytes = 0
         self._tap: AnswerTap | None = None
         _CARRIERS[flow] = self
@@ -96,18 +98,24 @@ class H2Carrier:
                 raise Denied(
                     "too_large", f"The body has more than {self._max_body_bytes} bytes; the app may not send more"
                 )
-            self.connection.bodies.hold(size)
+            self.connection.bodies.hold(size, self._app)
         except Denied as denied:
             self.body_refused = True
             self._break(denied)
             return False
         self._body_bytes += size
+        self._held_bytes += size
         return True
+
+    def hold_answer(self, size: int) -> None:
+        """Counts bytes of an answer that is collected. Denied overloaded."""
+        self.connection.bodies.hold(size, self._app)
+        self._held_bytes += size
 
     def ended(self) -> None:
         """The exchange is over, once: memory goes back, and a stream that it left undecided is denied."""
-        self.connection.bodies.release(self._body_bytes)
-        self._body_bytes = 0
+        self.connection.bodies.release(self._held_bytes, self._app)
+        self._held_bytes = 0
         if not (self.started or self.answered or self._client_gone):
             self.answered = True
             self.flow.response = standing_denial()

@@ -187,10 +187,13 @@ class H2Stream(HttpStream):
     def state_consume_response_body(self, event: events.Event) -> Commands:
         if isinstance(event, ResponseData):
             limit = self.carrier.collect_limit_bytes or 0
-            if len(self.response_body_buf) + len(event.data) > limit:
+            try:
+                if len(self.response_body_buf) + len(event.data) > limit:
+                    raise Denied("too_large", f"The answer has more than {limit} bytes and must be inspected whole")
+                self.carrier.hold_answer(len(event.data))
+            except Denied as denied:
                 self.response_body_buf = _empty_buffer()
-                too_large = Denied("too_large", f"The answer has more than {limit} bytes and must be inspected whole")
-                yield from self._upstream_failed(too_large)
+                yield from self._upstream_failed(denied)
                 return
         yield from super().state_consume_response_body(event)
 

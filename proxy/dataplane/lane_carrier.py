@@ -32,13 +32,14 @@ class LaneCarrier:
     when the answer broke off, which only the end of the connection tells the client."""
 
     def __init__(
-        self, server: "LaneServer", client: Channel, raw: h1.RawHead, framing: h1.Framing, context: "Context | None"
+        self, server: "LaneServer", client: Channel, raw: h1.RawHead, framing: h1.Framing, context: "Context"
     ) -> None:
         self._server = server
         self._client = client
         self._raw = raw
         self._framing = framing
         self._context = context
+        self._app = context.principal.app
         self._body_read = framing.empty
         self._held_bytes = 0
         self._upstream: Upstream | None = None
@@ -54,7 +55,7 @@ class LaneCarrier:
     def close(self) -> None:
         """Gives back what the request held. Called once, however the exchange ended."""
         self._client.on_lost = None
-        self._server.bodies.release(self._held_bytes)
+        self._server.bodies.release(self._held_bytes, self._app)
         self._held_bytes = 0
         self._drop_upstream()
         if not self._told:
@@ -122,7 +123,7 @@ class LaneCarrier:
             raise Aborted("client", "closed before the body's end", sent=False)
 
     def _hold(self, size: int) -> None:
-        self._server.bodies.hold(size)
+        self._server.bodies.hold(size, self._app)
         self._held_bytes += size
 
     # -- upstream
@@ -290,13 +291,14 @@ class LaneCarrier:
             upstream.channel.abort()
 
     async def collect(self, max_bytes: int) -> bytes:
-        """The whole answer body. Denied too_large."""
+        """The whole answer body. Denied: too_large, overloaded."""
         parts = bytearray()
         try:
             async for data in self._answer_parts():
                 parts += data
                 if len(parts) > max_bytes:
                     raise Denied("too_large", f"The answer has more than {max_bytes} bytes and must be inspected whole")
+                self._hold(len(data))
         except Aborted as aborted:
             if aborted.side == "client":
                 raise
@@ -308,7 +310,7 @@ class LaneCarrier:
     async def upgrade(self, effect: Upgrade) -> Traffic:
         """Answers the handshake and runs the WebSocket."""
         upstream = self._upstream
-        if upstream is None or self._context is None:
+        if upstream is None:
             raise Denied("internal")
         self._told = True
         self._server.tunnels += 1
@@ -322,9 +324,6 @@ class LaneCarrier:
 
     async def tunnel(self, effect: Tunnel) -> Traffic:
         """Connects to the vetted address and copies both ways."""
-        if self._context is None:
-            raise Denied("internal")
-        self._told = True
         channel = await self._server.pool.dial_raw(effect.entry, effect.authority)
         self.upstream_ip = channel.peer_ip
         self._server.tunnels += 1

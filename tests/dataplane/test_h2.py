@@ -633,3 +633,27 @@ def test_who_calls_is_asked_again_for_each_stream() -> None:
         assert len(lab.arrived) == 1
 
     with_lab(passing, echo, check, identify=identify)
+
+
+def test_a_collected_answer_counts_against_the_workers_budget() -> None:
+    async def line(head: RequestHead, carrier: Any) -> None:
+        await carrier.read_body(100)
+        await carrier.forward(forward(head, b"", (), holder.entry()))
+        try:
+            await carrier.collect(100_000)
+        except Denied as denied:
+            await carrier.reply(answer(503, denied.code.encode()))
+            raise
+
+    async def serve(peer: Peer, stream_id: int, seen: Seen) -> None:
+        await seen.done()
+        peer.send(stream_id, [(b":status", b"200")], b"x" * 5000, end=True)
+
+    async def check(lab: Lab) -> None:
+        holder.lab = lab
+        _, seen = lab.client.open(lab.request())
+        await seen.until(lambda s: s.ended)
+        assert bytes(seen.body) == b"overloaded"
+
+    holder = Holder()
+    with_lab(line, serve, check, held_bytes=8192)
