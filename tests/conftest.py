@@ -26,6 +26,11 @@ settings.register_profile("deep", max_examples=5000, deadline=None, suppress_hea
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Compressed bytes hold the time of day; names made of them would differ from one test process to the other."""
+    return argname if isinstance(val, bytes) and not val.isascii() else None
+
+
 @pytest.fixture
 def state_dir() -> Iterator[Path]:
     """A private directory whose path is short enough for unix sockets (pytest's own tmp_path may be too long)."""

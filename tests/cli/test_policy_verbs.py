@@ -263,7 +263,7 @@ NOT_SUGGESTED = [
 ]
 
 
-@pytest.mark.parametrize("row", NOT_SUGGESTED, ids=str)
+@pytest.mark.parametrize("row", NOT_SUGGESTED)
 def test_what_is_not_for_the_allowlist_is_not_suggested(row: dict[str, object]) -> None:
     found = gather([row], app="a", since_s=1_700_000_000.0)
     assert [entry_of(target, wanted) for target, wanted in found.items() if entry_of(target, wanted)] == []
