@@ -1,6 +1,8 @@
 """`egress suggest --app A`: allow entries for what the app was denied, or would have been in report mode."""
 
 import argparse
+import json
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from proxy.cli._keys import parse_duration
 from proxy.cli._out import show
 from proxy.cli._trail import records, time_of
 
+_PLAIN: Final = re.compile(r"[A-Za-z0-9/._-]+")
 _BY_ALLOWLIST: Final = frozenset(
     {"host_denied", "port_denied", "method_denied", "path_denied", "model_denied", "proto_denied"}
 )
@@ -97,12 +100,14 @@ def yaml_of(entry: Mapping[str, Any]) -> str:
     """One entry as lines of an app file."""
     lines: list[str] = []
     for key, value in entry.items():
-        if isinstance(value, list):
-            shown = "[" + ", ".join(f'"{one}"' if "*" in str(one) else str(one) for one in value) + "]"
-        else:
-            shown = str(value)
+        shown = f"[{', '.join(map(_quoted, map(str, value)))}]" if isinstance(value, list) else str(value)
         lines.append(f"{'  - ' if not lines else '    '}{key}: {shown}")
     return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    """In quotes when YAML would read something else: `/a,b` would be two paths."""
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 VERB = Verb("suggest", "suggest allow entries for what an app was denied", _configure, _run)

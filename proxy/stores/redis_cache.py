@@ -9,13 +9,17 @@ from proxy.stores.link import RedisLink, Script, as_bytes, as_int, as_list
 KEYS_PER_APP: Final = 20_000
 CHUNK_BYTES: Final = 4 << 20
 
-# The soonest to expire go first when an app has too many.
+# The soonest to expire go first when an app has too many, values and all: a value may live for a month. Its key has the
+# set's hash tag, so that a Cluster has both on one node.
 _PUT: Final = Script(
     "local now = redis.call('TIME') local now_ms = now[1] * 1000 + math.floor(now[2] / 1000) "
     "for i = 2, #KEYS do local at = (i - 2) * 3 + 2 "
     "redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[at + 2]) "
     "redis.call('ZADD', KEYS[1], string.format('%.0f', now_ms + ARGV[at + 2]), ARGV[at]) end "
     "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now_ms)) "
+    "for _, old in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1 - tonumber(ARGV[1]))) do "
+    "local hex = old:gsub('.', function(c) return string.format('%02x', c:byte()) end) "
+    "redis.call('UNLINK', KEYS[1]:sub(1, -5) .. 'v:' .. hex) end "
     "redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[1])) return 1"
 )
 _KEYS: Final = Script(

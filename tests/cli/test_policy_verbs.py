@@ -1,6 +1,5 @@
 """check, fmt, explain, list, suggest: exit codes, three-line errors, and what they say."""
 
-
 import json
 import time
 from pathlib import Path
@@ -240,6 +239,7 @@ def test_suggestions_load_and_allow_what_was_denied(tmp_path: Path) -> None:
     records = [
         record(),
         record(path="/v1/files/*", method="GET"),
+        record(path="/v1/x,/v1/y"),
         record(host="c.com", port=8443, code=None, would_deny="port_denied"),
         record(host="d.com", scheme="http", port=80),
     ]
@@ -247,7 +247,7 @@ def test_suggestions_load_and_allow_what_was_denied(tmp_path: Path) -> None:
     entries = [entry for target, wanted in sorted(found.items()) if (entry := entry_of(target, wanted))]
     text = "\n".join(["allow:", *map(yaml_of, entries)]) + "\n"
     assert load_content(write(tmp_path, HEAD + text), entities=frozenset()).apps == ("a",)
-    assert '    paths: ["/v1/files/*", /v1/x]' in text
+    assert '    paths: ["/v1/files/*", /v1/x, "/v1/x,/v1/y"]' in text
     assert "    ports: [8443]" in text
     assert "    scheme: http" in text
 

@@ -235,6 +235,8 @@ def test_cache_keys_of_one_app_are_bounded(store_url: str, monkeypatch: pytest.M
         keys = [bytes([n]) * 32 for n in range(30)]
         await store.cache.put_many([("a", key, b"v", 60 + n) for n, key in enumerate(keys)])
         assert await store.cache.keys("a") == frozenset(keys[20:])
+        left = [key for key in keys if await store.cache.get("a", key) is not None]
+        assert left == keys[20:]
 
     over(store_url, scenario)
 
