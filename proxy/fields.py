@@ -42,7 +42,7 @@ _SPOOFABLE: Final = frozenset(
     }
 )
 # Fields that describe a body which the proxy has changed (RFC 9530, RFC 1864).
-_BODY_DIGESTS: Final = frozenset(
+BODY_DIGESTS: Final = frozenset(
     {b"content-md5", b"digest", b"content-digest", b"repr-digest", b"content-encoding", b"want-digest"}
 )
 _RESPONSE_ONLY: Final = frozenset({b"alt-svc", b"proxy-status"})
@@ -70,7 +70,7 @@ def outbound(headers: Headers, *, host: bytes, body_changed: bool, uncoded_answe
     """
     drop = _REQUEST_DROPS | nominated(headers)
     if body_changed:
-        drop |= _BODY_DIGESTS
+        drop |= BODY_DIGESTS
     if uncoded_answer:
         drop |= {b"accept-encoding"}
     kept = [(b"Host", host), *((name, value) for name, value in headers if name.lower() not in drop)]

@@ -19,6 +19,8 @@ from proxy.providers import Call, Provider
 DEFAULT_OUTPUT_CAP_TOKENS = 4096
 # Refusals that come after the whole request has left.
 _SENT = frozenset({"upstream_timeout", "upstream_malformed"})
+# Fields of a provider's own name choose account, version and beta features: another answer.
+_VARIANTS = (b"anthropic-", b"openai-", b"x-goog-")
 # Answers larger than this are relayed but not kept for the cache.
 CAPTURE_LIMIT_BYTES = 1 << 20
 
@@ -29,7 +31,7 @@ async def inference(context: Context, entry: Entry, request: Request, call: Call
     if inspection.body is not None:
         call = _unchanged(call, provider.parse_call(request.head, request.body))
     cap = _output_cap(context, entry, call)
-    request = Request(request.head, provider.prepare(call, request.body, output_cap=cap), request.trailers)
+    request = _prepared(request, provider.prepare(call, request.body, output_cap=cap))
     key = _cache_key(context, entry, request, provider, call)
     if key is not None and not call.no_cache:
         hit = await CacheGet(context.principal.app, key)
@@ -55,6 +57,13 @@ async def inference(context: Context, entry: Entry, request: Request, call: Call
     if key is not None and entry.cache is not None and tap.cacheable and tap.captured is not None:
         answer = _storable(context, head, tap, call, usd_nanos)
         await CachePut(context.principal.app, key, answer, entry.cache.ttl_s)
+
+
+def _prepared(request: Request, body: bytes) -> Request:
+    if body == request.body:
+        return request
+    headers = fields.without(request.head.headers, *fields.BODY_DIGESTS)
+    return Request(replace(request.head, headers=headers), body, request.trailers)
 
 
 async def _answered(context: Context, entry: Entry, request: Request, provider: Provider, call: Call) -> ResponseHead:
@@ -85,7 +94,7 @@ def decoded(head: RequestHead, body: bytes, max_bytes: int) -> tuple[RequestHead
         return head, body
     limits = replace(DEFAULT_LIMITS, max_decoded_bytes=max_bytes)
     plain = decode(body, content_codings(values), limits).data
-    return replace(head, headers=fields.without(head.headers, b"content-encoding", b"content-md5", b"digest")), plain
+    return replace(head, headers=fields.without(head.headers, *fields.BODY_DIGESTS)), plain
 
 
 def _unchanged(before: Call, after: Call) -> Call:
@@ -119,8 +128,11 @@ def _cache_key(context: Context, entry: Entry, request: Request, provider: Provi
     """The key, or None where this call is not to be cached."""
     if entry.cache is None or (entry.cache.only_deterministic and not call.deterministic):
         return None
+    names = {name.encode("latin-1") for name in provider.credential_headers}
     credential = b"\0".join(
-        value for name, value in request.head.headers if name.decode("latin-1").lower() in provider.credential_headers
+        name.lower() + b"\0" + value
+        for name, value in request.head.headers
+        if name.lower() in names or name.lower().startswith(_VARIANTS)
     )
     return cache_key(
         context.cache_mac_key(context.principal.app),

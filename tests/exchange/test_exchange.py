@@ -337,3 +337,20 @@ def test_a_refused_answer_is_paid_for(tmp_path: Path) -> None:
     assert script.record["code"] == "response_blocked"
     assert script.of(effects.Settle)[0].usd_nanos == 8
     assert script.record["gen_ai.usage.output_tokens"] == 5
+
+
+def test_a_provider_field_makes_another_cache_entry(policy: Snapshot) -> None:
+    def key(*extra: tuple[bytes, bytes]) -> bytes:
+        script = Script().run(exchange(context(policy), head(extra=extra)))
+        return script.of(effects.CacheGet)[0].key
+
+    assert key() == key((b"X-Request-Id", b"1"))
+    assert len({key(), key((b"OpenAI-Organization", b"a")), key((b"OpenAI-Organization", b"b"))}) == 3
+
+
+def test_a_body_with_a_new_cap_loses_its_digests(policy: Snapshot) -> None:
+    digests = ((b"Content-Digest", b"sha-256=:x:"), (b"Repr-Digest", b"sha-256=:x:"))
+    script = Script().run(exchange(context(policy), head(extra=digests)))
+    sent = script.of(effects.Forward)[0].request
+    assert b"max_completion_tokens" in sent.body
+    assert {name.lower() for name, _ in sent.head.headers}.isdisjoint({b"content-digest", b"repr-digest"})
