@@ -1,7 +1,6 @@
 """check, fmt, explain, list, suggest: exit codes, three-line errors, and what they say."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +224,7 @@ def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> 
 def record(**fields: object) -> dict[str, object]:
     base = {
         "app": "a",
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": "2026-11-24T00:00:00Z",
         "scheme": "https",
         "host": "b.com",
         "port": 443,

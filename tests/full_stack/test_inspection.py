@@ -89,8 +89,8 @@ def test_a_card_is_blocked_under_every_coding(house: House, coding: str | None) 
     [
         ("rot13", b"x", 415, "encoding"),
         ("gzip", b"not gzip", 415, "encoding"),
-        ("gzip", gzip.compress(b"x") + b"tail", 415, "encoding"),
-        ("gzip", gzip.compress(b"0" * (64 << 20)), 413, "too_large"),
+        ("gzip", gzip.compress(b"x", mtime=0) + b"tail", 415, "encoding"),
+        ("gzip", gzip.compress(b"0" * (64 << 20), mtime=0), 413, "too_large"),
     ],
 )
 def test_what_cannot_be_decoded_is_refused(house: House, coding: str, body: bytes, status: int, code: str) -> None:
