@@ -10,7 +10,9 @@ APP: Final = "demo"
 URL: Final = "https://openai.demo.test:9443"
 KEY: Final = "authorization: Bearer sk-demo-not-a-real-key"
 
-_CALL: Final = """curl -sS {url}/v1/chat/completions -H '{key}' --json '{{"model": "gpt-4o-mini", "messages": \
+# Without `--json`, which curl knows since 7.82 only (Ubuntu 22.04 and RHEL 9 have older ones).
+_CALL: Final = """curl -sS {url}/v1/chat/completions -H '{key}' \
+-H 'content-type: application/json' -d '{{"model": "gpt-4o-mini", "messages": \
 [{{"role": "user", "content": "{prompt}"}}]}}'"""
 
 
