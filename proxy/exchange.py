@@ -55,6 +55,7 @@ async def _exchange(context: Context, head: RequestHead, provider: Provider | No
         return
     body, trailers = await ReadBody(entry.limits.max_body_bytes)
     trail.sizes(request_bytes=len(body))
+    fields.check_trailers(trailers)
     if context.offers:
         # What an addon changed is judged and inspected as if the app had sent it.
         head, body = await Offer(head, body)

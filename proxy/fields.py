@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from proxy.errors import Denied
 from proxy.model import Headers
 
 # RFC 9110 section 7.6.1 names these as connection-specific; Proxy-* carry our own credentials (section 11.7).
@@ -44,6 +45,12 @@ _SPOOFABLE: Final = frozenset(
 # Fields that describe a body which the proxy has changed (RFC 9530, RFC 1864).
 BODY_DIGESTS: Final = frozenset(
     {b"content-md5", b"digest", b"content-digest", b"repr-digest", b"content-encoding", b"want-digest"}
+)
+# RFC 9110 section 6.5.1: fields for framing, routing, authentication, request modifiers or content handling.
+_NOT_IN_TRAILERS: Final = frozenset(
+    b"authorization cache-control connection content-encoding content-length content-range content-type cookie expect "
+    b"forwarded host max-forwards proxy-authenticate proxy-authorization proxy-connection range set-cookie te trailer "
+    b"transfer-encoding upgrade via www-authenticate x-forwarded-for x-forwarded-host".split()
 )
 _RESPONSE_ONLY: Final = frozenset({b"alt-svc", b"proxy-status"})
 
@@ -88,3 +95,9 @@ def inbound(headers: Headers) -> Headers:
 def without(headers: Headers, *names: bytes) -> Headers:
     """`headers` without the fields called `names` (lower case)."""
     return tuple((key, value) for key, value in headers if key.lower() not in names)
+
+
+def check_trailers(trailers: Headers) -> None:
+    """Denied malformed when a field stands there that could change how the message is read, or who sends it."""
+    if any(name.lower() in _NOT_IN_TRAILERS for name, _ in trailers):
+        raise Denied("malformed", "A trailer section holds a field that may not stand there (RFC 9110 6.5.1)")

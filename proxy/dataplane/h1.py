@@ -8,6 +8,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from proxy import fields
 from proxy.errors import Denied
 from proxy.model import Headers, Response, ResponseHead
 from proxy.values import dataclass
@@ -295,19 +296,10 @@ class ChunkedReader:
         return True
 
 
-# RFC 9110 section 6.5.1: fields for framing, routing, authentication, request modifiers or content handling.
-_NOT_IN_TRAILERS: Final = frozenset(
-    b"authorization cache-control connection content-encoding content-length content-range content-type cookie expect "
-    b"forwarded host max-forwards proxy-authenticate proxy-authorization proxy-connection range set-cookie te trailer "
-    b"transfer-encoding upgrade via www-authenticate x-forwarded-for x-forwarded-host".split()
-)
-
-
 def _trailers(block: bytes) -> Headers:
-    fields = parse_fields(block)
-    if any(name.lower() in _NOT_IN_TRAILERS for name, _ in fields):
-        raise Denied("malformed", "A trailer section holds a field that may not stand there (RFC 9110 6.5.1)")
-    return fields
+    trailers = parse_fields(block)
+    fields.check_trailers(trailers)
+    return trailers
 
 
 def encode_request(method: str, target: str, headers: Headers, body: bytes, trailers: Headers = ()) -> bytes:

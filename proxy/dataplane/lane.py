@@ -45,6 +45,9 @@ async def _serve_connection(server: LaneServer, channel: Channel, listener: List
         await (lane.explicit() if listener == "explicit" else lane.transparent())
     except (Aborted, TimeoutError, ssl.SSLError, OSError):
         pass  # the peer is gone, slow or does not speak TLS: there is nobody to tell
+    except Exception:  # noqa: BLE001 - outside of any exchange, so that nothing has left; the trail shall know of it
+        server.services.counters.add("internal_errors_total", ("lane",))
+        server.runtime.refuse(Denied("internal"), listener=listener, client_ip=channel.peer_ip)
     finally:
         lane.close()
 

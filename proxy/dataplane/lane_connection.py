@@ -119,8 +119,9 @@ class Connection:
     ) -> str:
         runtime = self._server.runtime
         if context is None:
+            app = self._known[3].app if self._known is not None else None
             return runtime.refuse(
-                denied, listener=self._listener, client_ip=self._client_ip, authority=authority, app=self._counted_app
+                denied, listener=self._listener, client_ip=self._client_ip, authority=authority, app=app
             )
         if authority is not None:
             context.trail.target(authority)

@@ -63,7 +63,7 @@ class UpstreamPool:
         self._idle: OrderedDict[PoolKey, list[Upstream]] = OrderedDict()
         self._idle_count = 0
         self._live: set[Channel] = set()
-        self._sessions: OrderedDict[PoolKey, ssl.SSLSession] = OrderedDict()
+        self._sessions: OrderedDict[PoolKey, tuple[ssl.SSLContext, ssl.SSLSession]] = OrderedDict()
         self.dialled = 0
         self.taken = 0
 
@@ -138,12 +138,15 @@ class UpstreamPool:
         if key.authority.scheme == "http":
             return channel
         try:
+            context = upstream_context(entry.upstream_ca)
+            # A session is good with the context that it was made with only; contexts are made anew after many roots.
+            known, session = self._sessions.get(key, (None, None))
             async with asyncio.timeout(HANDSHAKE_DEADLINE_S):
                 await channel.start_tls(
-                    upstream_context(entry.upstream_ca),
+                    context,
                     server_side=False,
                     server_hostname=key.authority.host,
-                    session=self._sessions.get(key),
+                    session=session if known is context else None,
                 )
         except ssl.SSLCertVerificationError as error:
             channel.abort()
@@ -168,8 +171,8 @@ class UpstreamPool:
     def _remember(self, upstream: Upstream) -> None:
         tls = upstream.channel.tls
         session = tls.session if tls is not None else None
-        if session is not None and session.has_ticket:
-            self._sessions[upstream.key] = session
+        if tls is not None and session is not None and session.has_ticket:
+            self._sessions[upstream.key] = tls.context, session
             self._sessions.move_to_end(upstream.key)
             if len(self._sessions) > _MAX_SESSIONS:
                 self._sessions.popitem(last=False)

@@ -11,7 +11,9 @@ import gc
 import resource
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from proxy.dataplane.assembly import Assembly, assemble
@@ -29,6 +31,14 @@ def eager_task_factory(
 ) -> "asyncio.Task[Any]":
     """As asyncio.eager_task_factory, but takes `eager_start`: uvloop passes it, and Python 3.13's refuses it."""
     return asyncio.Task(coro, loop=loop, eager_start=eager_start, **options)
+
+
+def log_fault(_loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Says what failed and where. The loop's own handler prints the text too, which may hold a client's bytes."""
+    error = context.get("exception")
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    print(f"{context.get('message')}: {type(error).__name__}{place}", file=sys.stderr)  # noqa: T201 - the worker's log
 
 
 class Worker:
@@ -126,6 +136,7 @@ class Worker:
 async def serve_one(control: socket.socket) -> None:
     """Reads the start message and runs the worker."""
     asyncio.get_running_loop().set_task_factory(eager_task_factory)
+    asyncio.get_running_loop().set_exception_handler(log_fault)
     channel = await Channel.over(control)
     async for start in channel.messages():
         await Worker(channel, start).run()

@@ -354,3 +354,12 @@ def test_a_body_with_a_new_cap_loses_its_digests(policy: Snapshot) -> None:
     sent = script.of(effects.Forward)[0].request
     assert b"max_completion_tokens" in sent.body
     assert {name.lower() for name, _ in sent.head.headers}.isdisjoint({b"content-digest", b"repr-digest"})
+
+
+def test_no_trailer_says_who_calls_or_how_to_read(policy: Snapshot) -> None:
+    trailers = ((b"X-Sum", b"1"), (b"Authorization", b"Bearer sk-other"))
+    script = Script({effects.ReadBody: (kit.CHAT_BODY, trailers)}).run(
+        exchange(context(policy), head(protocol="http1"))
+    )
+    assert script.names == ["ReadBody", "Reply", "Emit"]
+    assert script.record["code"] == "malformed"
