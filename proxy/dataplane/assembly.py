@@ -17,6 +17,7 @@ from proxy.paths import Paths
 
 if TYPE_CHECKING:
     from proxy.dataplane.flows import FlowHooks
+    from proxy.dataplane.watcher import ConfigWatcher
     from proxy.inspector.client import InspectorClient
     from proxy.pricing import PriceBook
     from proxy.stores.open import Store
@@ -126,7 +127,6 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     from proxy.dataplane.ledger import Ledger
     from proxy.dataplane.limiter import Limiter
     from proxy.dataplane.master import build_master
-    from proxy.dataplane.watcher import ConfigWatcher, compile_default
     from proxy.keys.ca import CertificateAuthority
     from proxy.keys.leaf import LeafStore
     from proxy.net.dial import OwnAddresses
@@ -141,28 +141,15 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     resolver = Resolver()
 
     price_book = PriceBooks()
-
     counters = Counters()
     changed = asyncio.Event()
-
-    def compiled(content: bytes, seq: int, previous: Snapshot | None) -> Snapshot:
-        snapshot = compile_default(content, seq, previous)
-        price_book.prepare(snapshot)
-        return snapshot
 
     def swapped(snapshot: Snapshot) -> None:
         resolver.static = snapshot.platform.resolve
         counters.add("config_reloads_total", ("accepted",))
         changed.set()
 
-    watcher = ConfigWatcher(
-        store.config,
-        paths,
-        manifest_seed=root.derive(MANIFEST),
-        older_seeds=root.older_manifest_seeds(),
-        compile_content=compiled,
-        on_swap=swapped,
-    )
+    watcher = _watcher(store, paths, root, price_book, swapped)
 
     def cache_mac_key(app: str) -> bytes:
         return root.derive(CACHE, app=app)
@@ -200,6 +187,27 @@ def _inspector_client(paths: Paths, root: RootKey, inspectors: int) -> "Inspecto
 
     sockets = [str(paths.inspector_socket(index)) for index in range(inspectors)]
     return InspectorClient(sockets, index_keys=root.exact_match_keys())
+
+
+def _watcher(
+    store: "Store", paths: Paths, root: RootKey, price_book: PriceBooks, on_swap: Callable[[Snapshot], None]
+) -> "ConfigWatcher":
+    """Prices are made with the snapshot, before it is in force."""
+    from proxy.dataplane.watcher import ConfigWatcher, compile_default
+
+    def compiled(content: bytes, seq: int, previous: Snapshot | None) -> Snapshot:
+        snapshot = compile_default(content, seq, previous)
+        price_book.prepare(snapshot)
+        return snapshot
+
+    return ConfigWatcher(
+        store.config,
+        paths,
+        manifest_seed=root.derive(MANIFEST),
+        older_seeds=root.older_manifest_seeds(),
+        compile_content=compiled,
+        on_swap=on_swap,
+    )
 
 
 def foreign_hooks(master: Any, names: Iterable[str]) -> "FlowHooks | None":
