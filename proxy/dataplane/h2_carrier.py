@@ -15,6 +15,7 @@ from mitmproxy import http
 from proxy import denials
 from proxy.dataplane.body_parts import BODY_WINDOW_BYTES, BODY_WINDOW_S
 from proxy.dataplane.h2_messages import apply_request, client_headers, response_head, whole_response
+from proxy.dataplane.runtime import refuse_stopped
 from proxy.effects import Aborted, Forward, Tunnel, Upgrade
 from proxy.errors import Denied
 from proxy.model import Headers, Response, ResponseHead, Traffic
@@ -128,10 +129,15 @@ class H2Carrier:
             return b""
         try:
             self._answer_bytes += len(data)
+            refuse_stopped(self.connection.server.services, self.connection.principal)
             if data:
                 return tap.feed(data)
             self._tap = None
             return tap.finish()
+        except Denied as denied:
+            self._break(denied)
+            self._cut()
+            return b""
         except Exception:  # noqa: BLE001 - an answer that cannot be read any more is not relayed
             self._break(Denied("internal"))
             self._cut()

@@ -8,6 +8,7 @@ from proxy.dataplane import h1
 from proxy.dataplane.body_parts import Progress, answer_parts
 from proxy.dataplane.channel import Channel
 from proxy.dataplane.pump import copy_both_ways, run_websocket
+from proxy.dataplane.runtime import refuse_stopped
 from proxy.dataplane.upstream import Upstream
 from proxy.dataplane.websocket_handshake import check_accept
 from proxy.effects import Aborted, Forward, Tunnel, Upgrade
@@ -266,6 +267,7 @@ class LaneCarrier:
         channel, framing = upstream.channel, self._answer_framing
         try:
             async for data in answer_parts(channel, framing):
+                refuse_stopped(self._server.services, self._context.principal)
                 yield data
                 # From here on, not from its arrival: the client may have taken its time.
                 channel.deadline_s = channel.loop.time() + STALL_S

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy import effects
 from proxy.config.snapshot import AppPolicy
-from proxy.context import Context, raise_denial
+from proxy.context import Context
 from proxy.dataplane.carrier import Carrier
 from proxy.dataplane.identifiers import new_id
 from proxy.denials import render
@@ -21,7 +21,7 @@ from proxy.effects import Aborted
 from proxy.errors import Denied
 from proxy.exchange import exchange
 from proxy.model import AuditRecord, Authority, Listener, Principal, RequestHead
-from proxy.policy import rule_on
+from proxy.rules import kill_switch
 from proxy.trail import Trail
 
 if TYPE_CHECKING:
@@ -250,17 +250,18 @@ async def _offer(runtime: Runtime, _carrier: Carrier, context: Context, effect: 
     return head, body
 
 
-def _refuse_stopped(runtime: Runtime, context: Context) -> None:
-    """A body may take minutes to arrive: a kill or a revocation since then holds for what is about to leave."""
-    watcher = runtime.services.watcher
-    if context.principal.token_id in watcher.revoked:
+def refuse_stopped(services: "Services", principal: Principal) -> None:
+    """A body may take minutes to arrive, and so may an answer: a kill or revocation since then holds for what is about
+    to pass. Denied: killed, identity_unknown."""
+    watcher = services.watcher
+    if principal.token_id in watcher.revoked:
         raise Denied("identity_unknown", "The proxy token has been revoked", status=403)
-    if watcher.kills and context.last_facts is not None:
-        raise_denial(rule_on(context.snapshot, replace(context.last_facts, kills=watcher.kills)))
+    if watcher.kills and (verdict := kill_switch.stopped(principal.app, watcher.kills)) is not None:
+        raise Denied(verdict.code, verdict.detail, rule_id=kill_switch.RULE.name)
 
 
 async def _forward(runtime: Runtime, carrier: Carrier, context: Context, effect: effects.Forward) -> Any:
-    _refuse_stopped(runtime, context)
+    refuse_stopped(runtime.services, context.principal)
     begun_s = time.monotonic()
     try:
         head = await carrier.forward(effect)
@@ -275,7 +276,7 @@ async def _forward(runtime: Runtime, carrier: Carrier, context: Context, effect:
 
 
 async def _tunnel(runtime: Runtime, carrier: Carrier, context: Context, effect: effects.Tunnel) -> Any:
-    _refuse_stopped(runtime, context)
+    refuse_stopped(runtime.services, context.principal)
     try:
         return await carrier.tunnel(effect)
     finally:

@@ -219,6 +219,7 @@ class Lab:
     master: Any
     bodies: BodiesHeld
     authority: bytes
+    watcher: Any
 
     def request(self, path: bytes = b"/", method: bytes = b"POST", **changes: bytes) -> list[tuple[bytes, bytes]]:
         head = {b":method": method, b":scheme": b"https", b":authority": self.authority, b":path": path}
@@ -268,7 +269,7 @@ async def lab(  # type: ignore[no-untyped-def]
     entry = entry_for(port, (theirs if trusted else ours).pem().decode())
     services = SimpleNamespace(
         leaf_store=LeafStore(CertificateAuthority(Path(tempfile.gettempdir()), (ours,))),
-        watcher=SimpleNamespace(revoked=frozenset()),
+        watcher=SimpleNamespace(revoked=frozenset(), kills={}),
         limiter=SimpleNamespace(admit_request=lambda app, now: None),
     )
     resolver = Resolver(static={"up.test": ["127.0.0.1"]})
@@ -294,7 +295,7 @@ async def lab(  # type: ignore[no-untyped-def]
     client = Peer(reader, writer, client=True)
     running = asyncio.ensure_future(client.run())
     try:
-        yield Lab(client, runtime, upstream_peers, entry, master, bodies, b"up.test:%d" % port)
+        yield Lab(client, runtime, upstream_peers, entry, master, bodies, b"up.test:%d" % port, services.watcher)
     finally:
         writer.close()
         await asyncio.wait([running, *serving], timeout=10)

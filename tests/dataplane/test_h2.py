@@ -657,3 +657,24 @@ def test_a_collected_answer_counts_against_the_workers_budget() -> None:
 
     holder = Holder()
     with_lab(line, serve, check, held_bytes=8192)
+
+
+def test_a_kill_cuts_an_answer_that_streams() -> None:
+    go_on = asyncio.Event()
+
+    async def serve(peer: Peer, stream_id: int, seen: Seen) -> None:
+        await seen.done()
+        peer.send(stream_id, [(b":status", b"200")], b"first")
+        await go_on.wait()
+        peer.send(stream_id, None, b"second", end=True)
+
+    async def check(lab: Lab) -> None:
+        _, seen = lab.client.open(lab.request(), b"x")
+        await seen.until(lambda s: bytes(s.body) == b"first")
+        lab.watcher.kills = {"app": {"reason": "incident"}}
+        go_on.set()
+        await seen.done()
+        assert bytes(seen.body) == b"first"
+        assert lab.runtime.ends == ["killed"]
+
+    with_lab(passing, serve, check)

@@ -1,12 +1,14 @@
 """An upstream that breaks off: the client is told at once, whatever the framing, and one record says so."""
 
 import socket
+import threading
 
 import httpx
 import pytest
 
 from tests.full_stack.kit import House, read_to_end
-from tests.lab.upstream import raw
+from tests.lab.product import eventually
+from tests.lab.upstream import chunked, raw
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
@@ -71,3 +73,22 @@ def test_read_to_end_helper_is_honest(house: House) -> None:
     right.close()
     assert read_to_end(left) == b"all"
     left.close()
+
+
+def test_a_kill_cuts_an_answer_that_streams(house: House) -> None:
+    flowing = threading.Event()
+    house.lab.api.answer = chunked([b"first", flowing.wait, *[b"later"] * 200])
+    with house.product.httpx("narrow") as client, client.stream("GET", house.url() + "/v1/files/a") as response:
+        parts = response.iter_raw()
+        assert next(parts) == b"first"
+        house.product.cli("kill", "narrow", "--reason", "test")
+        try:
+            eventually(lambda: all(w["kills"] for w in house.product.admin("workers")["workers"]), "the kill")
+            flowing.set()
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(parts)
+        finally:
+            flowing.set()
+            house.product.cli("unkill", "narrow")
+    record = house.one()
+    assert (record["outcome"], record["code"]) == ("denied", "killed")
