@@ -21,6 +21,7 @@ from proxy.errors import Denied
 from proxy.identity import identify
 from proxy.keys.tokens import verify
 from proxy.model import Listener, Principal
+from proxy.net.dial import keep_alive
 
 if TYPE_CHECKING:
     from proxy.dataplane.services import Services
@@ -51,6 +52,7 @@ class LaneServer:
         loop = asyncio.get_running_loop()
         for listener, bound in sockets.items():
             for sock in bound:
+                keep_alive(sock)
                 factory = self._factory(listener)
                 self._servers.append(await loop.create_server(factory, sock=sock, backlog=BACKLOG))
         self._sweeper = asyncio.create_task(self._sweep(), name="lane sweeper")

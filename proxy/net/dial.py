@@ -14,6 +14,20 @@ from proxy.net.addresses import Network, classify, parse, permitted
 # RFC 8305 section 8: recommended Connection Attempt Delay.
 _ATTEMPT_DELAY_S: Final = 0.25
 
+# A peer that vanished without a word would hold a tunnel or a WebSocket for ever; found out within two minutes.
+_KEEP_ALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Has the kernel probe silent peers (RFC 9293 section 3.8.4). Connections inherit it from their listener."""
+    for level, option, value in _KEEP_ALIVE:
+        sock.setsockopt(level, option, value)
+
 
 class Resolves(Protocol):
     """What dialling needs of a resolver."""
@@ -151,6 +165,7 @@ async def _attempt(ip: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive(sock)
         await asyncio.get_running_loop().sock_connect(sock, (ip, port))
         # A port of the ephemeral range may connect to itself (TCP simultaneous open, RFC 9293 section 3.5).
         if sock.getsockname() == sock.getpeername():

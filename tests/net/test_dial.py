@@ -10,7 +10,7 @@ import pytest
 
 from proxy.errors import Denied
 from proxy.model import Authority
-from proxy.net.dial import OwnAddresses, _interleave, connect, vetted_addresses
+from proxy.net.dial import OwnAddresses, _interleave, connect, keep_alive, vetted_addresses
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 NOBODY = OwnAddresses()
@@ -193,3 +193,13 @@ def test_families_alternate_from_the_resolvers_first() -> None:
     assert _interleave(["::1", "::2", "::3", "10.0.0.1"]) == ["::1", "10.0.0.1", "::2", "::3"]
     assert _interleave(["10.0.0.1", "10.0.0.2", "::1"]) == ["10.0.0.1", "::1", "10.0.0.2"]
     assert _interleave(["10.0.0.1"]) == ["10.0.0.1"]
+
+
+def test_silent_peers_are_probed_on_both_sides(listener: socket.socket) -> None:
+    keep_alive(listener)
+    with closing(asyncio.run(connect(["127.0.0.1"], port_of(listener), own=OwnAddresses(), deadline_s=5))) as ours:
+        accepted, _ = listener.accept()
+        with closing(accepted):
+            for sock in (ours, accepted):
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
