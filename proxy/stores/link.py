@@ -120,6 +120,7 @@ class RedisLink:
         """Subscribed when this returns; yields per message; ends when the connection is lost."""
         pubsub = None
         try:
+            await self._connected()  # as in _guard
             async with asyncio.timeout(self._connect_s + self._operation_s):
                 pubsub = await self._pubsub()
                 await pubsub.subscribe(channel)
@@ -138,8 +139,10 @@ class RedisLink:
 
     async def _guard(self, operation: Any) -> Any:
         try:
+            # Before the clock runs: on a cold disk the import of redis alone takes longer than any operation may.
+            client = await self._connected()
             async with asyncio.timeout(self._connect_s + self._operation_s):
-                return await operation(await self._connected())
+                return await operation(client)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - a lying server makes redis-py raise nearly anything

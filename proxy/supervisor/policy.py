@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from proxy.stores.open import Store
 
 FIRST_POLICY_S: Final = 10.0
+FILL_TRIES: Final = 3
+"""Our own store has just said that it is ready: on a machine that is busy it may still miss a deadline."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,7 +61,13 @@ class Policy:
         store = _open(options)
         signer, older_seeds = Signer(root.derive(MANIFEST)), root.older_manifest_seeds()
         try:
-            await fill_when_empty(options, store, signer, older_seeds)
+            for left in reversed(range(FILL_TRIES if embedded is not None else 1)):
+                try:
+                    await fill_when_empty(options, store, signer, older_seeds)
+                    break
+                except StoreUnavailable:
+                    if not left:
+                        raise
         except StoreUnavailable as fault:
             _LOG.warning("the store is away (%s); working from the last good revision", fault)
         except BaseException:

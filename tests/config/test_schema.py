@@ -114,7 +114,7 @@ ENTRY_MISTAKES = {
     "exception unreasoned": ("    dlp: {except: [{json: $.a}]}\n", "9:20", "`reason:` is missing", "reason"),
     "json path": ("    dlp: {except: [{json: metadata.id, reason: x}]}\n", "9:27", "is not a JSON path", "$.metadata"),
     "media kind": ("    dlp: {uninspectable: {video: allow}}\n", "9:27", "unknown key 'video'", "image"),
-    "missing CA": ("    upstream_ca: corp.pem\n", "9:18", "the CA file 'corp.pem' cannot be read: no such file", "put the PEM file"),
+    "missing CA": ("    upstream_ca: corp.pem\n", "9:18", "the CA file 'corp.pem' cannot be read: no such file", "put a PEM file"),
     "CA outside": ("    upstream_ca: ../corp.pem\n", "9:18", "leaves the directory", "corp-root.pem"),
     "absolute CA": ("    upstream_ca: /etc/ssl/corp.pem\n", "9:18", "leaves the directory", "corp-root.pem"),
     "CA of no state": ("    upstream_ca: 'state:demo/ca.pem'\n", "9:18", "names a file in the state directory", "--state"),
