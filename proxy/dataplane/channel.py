@@ -158,10 +158,14 @@ class Channel(asyncio.Protocol):
     async def drain(self) -> None:
         """Returns when the peer keeps up. Aborted when it is gone."""
         if self._paused_writing and not self.lost:
-            waiter = self._drain_waiter = self.loop.create_future()
-            before_s, self.deadline_s = self.deadline_s, self.loop.time() + WRITE_STALL_S
-            await waiter
-            self.deadline_s = before_s
+            waiter = self._drain_waiter
+            if waiter is not None:
+                await asyncio.shield(waiter)
+            else:
+                waiter = self._drain_waiter = self.loop.create_future()
+                before_s, self.deadline_s = self.deadline_s, self.loop.time() + WRITE_STALL_S
+                await asyncio.shield(waiter)  # others may wait for the same
+                self.deadline_s = before_s
         if self.lost:
             raise Aborted(self.side, "connection closed", sent=False)
 

@@ -55,8 +55,12 @@ async def run_websocket(
             if not channel.buffer and not await channel.more():
                 send(pump.eof("client" if channel is client else "upstream"))
                 return
-            send(await feed(channel.take(_READ_BYTES)))
+            output = await feed(channel.take(_READ_BYTES))
+            send(output)
             await other.drain()
+            if output.to_client if channel is client else output.to_upstream:
+                # Our own answers (pongs) to one that sends without reading; to wait for more could stall both.
+                await channel.drain()
 
     def deny(denied: Denied) -> None:
         send(pump.deny(denied))
