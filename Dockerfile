@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 # What `make run` does, in two stages: everything from the hashed lock, then only the result, as a plain user.
 # The root file system may be read-only: only /state is written (mount a volume there: keys, audit trail, store).
+# The state directory lies below the mount: that one may be root's and open to our group, what is ours is 0700.
 
 FROM python:3.13-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
@@ -20,7 +21,7 @@ RUN groupadd --gid 10001 egress \
  && install -d -m 0700 -o egress -g egress /state
 COPY --from=build /opt/egress /opt/egress
 COPY --chown=root:root allowlists /etc/egress/allowlists
-ENV PATH=/opt/egress/bin:$PATH EGRESS_STATE_DIR=/state PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/egress/bin:$PATH EGRESS_STATE_DIR=/state/egress PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /etc/egress
 VOLUME /state

@@ -32,8 +32,14 @@ class Paths:
         return cls(Path(os.path.abspath(chosen)))  # noqa: PTH100 - resolve() would follow links and make paths longer
 
     @property
+    def mounted_root_key(self) -> Path | None:
+        """`EGRESS_ROOT_KEY`: a root key that somebody else keeps and mounts. It is read, and never made or written."""
+        chosen = os.environ.get("EGRESS_ROOT_KEY")
+        return Path(os.path.abspath(chosen)) if chosen else None  # noqa: PTH100 - as in `of`
+
+    @property
     def root_key(self) -> Path:
-        return self.state_dir / "root.key"
+        return self.mounted_root_key or self.state_dir / "root.key"
 
     @property
     def ca_dir(self) -> Path:

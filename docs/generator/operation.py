@@ -102,15 +102,21 @@ def state_directory() -> str:
     )
 
 
+ELSEWHERE: Final = frozenset({"socket_dir", "mounted_root_key"})
+
+
 def state_properties() -> list[str]:
     """Names of the places that Paths knows."""
     from proxy.paths import Paths
 
-    return [name for name, value in vars(Paths).items() if isinstance(value, property) and name != "socket_dir"]
+    return [name for name, value in vars(Paths).items() if isinstance(value, property) and name not in ELSEWHERE]
 
 
 OWN_VARIABLES: Final[Mapping[str, str]] = {
     "EGRESS_STATE_DIR": "The state directory, when `--state` is not given. Default `./state`.",
+    "EGRESS_ROOT_KEY": "A mounted root key to use instead of `root.key` in the state directory. Read by every verb, "
+    "never made or written.",
+    "EGRESS_RECOGNIZERS": "A directory with an installation's own recognisers and profiles.",
     "EGRESS_DEBUG": "Any value: a verb that fails unexpectedly shows its traceback.",
     "EGRESS_PARENT_PID": "Set by the supervisor for its children, so that they end with it. Not for people.",
 }

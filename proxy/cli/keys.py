@@ -48,6 +48,12 @@ class _Exclusive:
     """Two rotations at once would lose one of the secrets."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        if args.paths.mounted_root_key is not None:
+            raise CliError(
+                "the root key is mounted, and is changed only where it is kept",
+                str(args.paths.root_key),
+                "run this verb on a copy of `root.key` and `ca/` with EGRESS_ROOT_KEY unset, then replace both",
+            )
         self._path = args.paths.root_key.parent
 
     def __enter__(self) -> None:

@@ -38,6 +38,14 @@ def check_directory(path: Path) -> None:
         )
 
 
+def _check_place(path: Path) -> None:
+    """The directory of `path`, and of the file that it links to. On a read-only mount nobody here can swap anything,
+    whatever the modes say: a Kubernetes secret volume is 1777, and its files are links."""
+    for directory in {path.parent, path.resolve(strict=True).parent}:
+        if not os.statvfs(directory).f_flag & os.ST_RDONLY:
+            check_directory(directory)
+
+
 def _check_open_file(fd: int, path: Path, forbidden: int) -> None:
     info = os.fstat(fd)
     if not stat.S_ISREG(info.st_mode):
@@ -53,13 +61,14 @@ def _check_open_file(fd: int, path: Path, forbidden: int) -> None:
 
 
 def read_file(path: Path, *, forbidden: int = OTHERS_ANY, limit_bytes: int = 1 << 20) -> bytes:
-    """The bytes of a key file whose mode has none of the `forbidden` bits, in a directory that others cannot write.
+    """The bytes of a key file whose mode has none of the `forbidden` bits, where others cannot swap it. One that
+    root owns, read by another user, may also be readable for its group (never for all).
 
     Raises KeyProblem for an unsafe file, FileNotFoundError when there is none.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(fd, "rb") as file:
-        check_directory(path.parent)
+        _check_place(path)
         _check_open_file(fd, path, forbidden)
         return file.read(limit_bytes)
 

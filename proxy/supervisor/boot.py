@@ -71,13 +71,35 @@ def lock_state(paths: Paths) -> int:
 
 
 def load_keys(paths: Paths) -> Keys:
-    """Root secret and CA, made at the very first start. Raises KeyProblem."""
+    """Root secret and CA, made at the very first start. Raises KeyProblem, StartRefused."""
     from proxy.keys.ca import CertificateAuthority
     from proxy.keys.root import RootKey
 
     now_s = time.time()
-    root = RootKey.load_or_create(paths.root_key, now_s=now_s)
+    root = _mounted(paths) or RootKey.load_or_create(paths.root_key, now_s=now_s)
     return Keys(root, CertificateAuthority.load_or_create(paths.ca_dir, root, now_s))
+
+
+def _mounted(paths: Paths) -> "RootKey | None":
+    """The mounted root key, when one is named. A missing one is never replaced: a second key would open nothing."""
+    from proxy.keys.root import RootKey
+
+    if paths.mounted_root_key is None:
+        return None
+    try:
+        return RootKey.load(paths.root_key)
+    except FileNotFoundError:
+        raise StartRefused(
+            "the root key that EGRESS_ROOT_KEY names is not there",
+            str(paths.root_key),
+            "mount the secret there, or unset EGRESS_ROOT_KEY to keep the key in the state directory",
+        ) from None
+    except PermissionError:
+        raise StartRefused(
+            "the root key that EGRESS_ROOT_KEY names may not be read",
+            str(paths.root_key),
+            f"mount it so that user {os.geteuid()} may: its own with mode 0400, or root's with mode 0440 and its group",
+        ) from None
 
 
 def write_status_file(paths: Paths, listen: dict[str, str]) -> None:

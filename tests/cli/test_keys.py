@@ -1,5 +1,7 @@
 """`egress keys`."""
 
+from pathlib import Path
+
 import pytest
 
 from proxy.keys.root import RootKey
@@ -38,3 +40,20 @@ def test_an_unknown_key_cannot_be_retired(run: Run) -> None:
     outcome = run("keys", "retire", "00000000")
     assert outcome.code == 2
     assert "egress keys show" in outcome.err
+
+
+@pytest.mark.parametrize("action", [("rotate",), ("retire", "00000000")])
+def test_a_mounted_key_is_read_and_never_written(
+    run: Run, root: RootKey, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: tuple[str, ...]
+) -> None:
+    """EGRESS_ROOT_KEY: every verb reads it; a rotation must happen where it is kept."""
+    mounted = tmp_path / "secret" / "root.key"
+    mounted.parent.mkdir(mode=0o700)
+    paths.root_key.rename(mounted)
+    before = mounted.read_bytes()
+    monkeypatch.setenv("EGRESS_ROOT_KEY", str(mounted))
+    assert run("keys", "show", "--json").value[0]["id"] == root.id
+    outcome = run("keys", *action)
+    assert outcome.code == 2
+    assert "mounted" in outcome.err
+    assert mounted.read_bytes() == before

@@ -1,6 +1,8 @@
 """Key files: modes, owners, whole writes."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,55 @@ def test_replace_swaps_whole_files(state_dir: Path) -> None:
     replace_file(path, b"second", mode=0o644)
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"second", 0o644)
     assert [each.name for each in state_dir.iterdir()] == ["k"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize(
+    ("mode", "read_only", "refusal"),
+    [
+        ("0440", True, ""),
+        ("0400", True, "permission"),
+        ("0444", True, "Others may reach the file"),
+        ("0640", True, ""),
+        ("0660", True, "Others may reach the file"),
+        ("0440", False, "Others may write the directory"),
+    ],
+)
+def test_a_mounted_secret(state_dir: Path, mode: str, read_only: bool, refusal: str) -> None:
+    """As Kubernetes mounts one with fsGroup: root:10001, a directory of mode 3777, links; read by user 10001."""
+    script = """
+import os, sys
+from pathlib import Path
+from proxy.keys.files import KeyProblem, read_file
+os.setgroups([]); os.setgid(10001); os.setuid(10001)
+try:
+    print(read_file(Path(sys.argv[1])).decode())
+except KeyProblem as problem:
+    print(problem)
+except PermissionError:
+    print("permission")
+"""
+    mount = f"""
+set -e
+mount -t tmpfs -o mode=3777 none /mnt
+mkdir -m 2755 /mnt/..1 && ln -s ..1 /mnt/..data && ln -s ..data/root.key /mnt/root.key
+printf content > /mnt/..1/root.key && chown -R 0:10001 /mnt && chmod {mode} /mnt/..1/root.key
+{"mount -o remount,ro /mnt" if read_only else ""}
+exec "$0" -c "$1" /mnt/root.key
+"""
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mount, sys.executable, script], capture_output=True, text=True, check=False
+    )
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip("this machine does not let root mount")
+    assert (refusal or "content") in done.stdout, done.stderr
+
+
+def test_a_link_into_an_open_directory_is_refused(state_dir: Path) -> None:
+    """Whoever may write there may swap what the link leads to."""
+    (state_dir / "open").mkdir()
+    create_file(state_dir / "open" / "k", b"secret")
+    (state_dir / "open").chmod(0o777)
+    (state_dir / "k").symlink_to(state_dir / "open" / "k")
+    with pytest.raises(KeyProblem, match="Others may write"):
+        read_file(state_dir / "k")
