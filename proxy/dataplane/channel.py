@@ -183,10 +183,17 @@ class Channel(asyncio.Protocol):
         transport.close()
 
     def end_writing(self) -> None:
-        """Half-closes a plain connection: the peer reads to our end and may still answer."""
+        """Half-closes: the peer reads to our end and may still send. Under TLS our goodbye comes first, and what the
+        peer still sends is buffered as it is, not decrypted: nobody will read it."""
         transport = self.transport
-        if transport is not None and not transport.is_closing() and self.tls is None and transport.can_write_eof():
-            transport.write_eof()
+        if transport is None or transport.is_closing() or not transport.can_write_eof():
+            return
+        if self.tls is not None and self._outgoing is not None:
+            with contextlib.suppress(ssl.SSLError, ValueError):
+                self.tls.unwrap()
+            self._flush(self._outgoing)
+            self.tls = self._incoming = self._outgoing = None
+        transport.write_eof()
 
     def abort(self) -> None:
         """Drops the connection and what is queued."""

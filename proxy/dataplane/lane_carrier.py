@@ -50,6 +50,7 @@ class LaneCarrier:
         self._to_end = False
         self.started = False
         self.reusable = True
+        self._begun = False  # a byte of the answer's head has left
         self._told = False
         self._to_end = False
 
@@ -194,6 +195,12 @@ class LaneCarrier:
         """Streams the body through the tap, chunked anew where its length is not known beforehand."""
         try:
             await self._relay(head, tap)
+        except Aborted as aborted:
+            if aborted.side == "upstream" and not self._begun:
+                self.started = False
+                raise Denied("upstream_malformed", f"The answer broke off: {aborted.detail}") from None
+            self._cut()
+            raise
         except BaseException:
             # What was begun cannot be ended properly: only a cut connection tells the client so.
             self._cut()
@@ -206,13 +213,16 @@ class LaneCarrier:
         async for data in self._answer_parts():
             out = tap.feed(data)
             if out:
+                self._begun = True
                 client.write(pending + (h1.encode_chunk(out) if chunked else out))
                 pending = b""
                 await client.drain()
             elif pending and not self._upstream_has_more():
+                self._begun = True
                 client.write(pending)
                 pending = b""
         rest = tap.finish()
+        self._begun = True
         end = h1.encode_last_chunk() if chunked else b""
         client.write(pending + (h1.encode_chunk(rest) if chunked else rest) + end)
         await client.drain()

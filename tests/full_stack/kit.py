@@ -123,7 +123,11 @@ class House:
         self.llm.before_part = None
         self.talk.heard.clear()
         self.talk.shaken.clear()
-        self._since = instant(time.time())
+        # Records carry milliseconds: those of the test before must not share one with this test's.
+        last = instant(time.time())
+        while (now := instant(time.time())) == last:
+            pass
+        self._since = now
 
     def new(self, count: int = 1, **wanted: object) -> list[dict[str, Any]]:
         """The terminal records since `fresh`; blocks until there are `count`, and fails when there are more."""

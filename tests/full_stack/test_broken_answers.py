@@ -63,7 +63,7 @@ def test_a_client_that_leaves_is_recorded_once_and_the_upstream_is_let_go(house:
     gate.set()
     assert (record["outcome"], record["aborted_by"]) == ("aborted", "client")
     assert record["estimated"] is True
-    assert house.lab.api.connections[0].closed.wait(10)
+    assert house.lab.api.requests[0].connection.closed.wait(10)
 
 
 def test_read_to_end_helper_is_honest(house: House) -> None:

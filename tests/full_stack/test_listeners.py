@@ -24,9 +24,8 @@ def _websocket(house: House, app: str = "strict", path: str = "/chat"):  # type:
 def test_absolute_form_goes_out_in_origin_form(house: House) -> None:
     with house.product.httpx("open") as client:
         assert client.get(f"{house.lab.plain_url}/v1/x?a=1").content == b"ok"
-    (connection,) = house.lab.plain.connections
-    assert bytes(connection.raw).startswith(b"GET /v1/x?a=1 HTTP/1.1\r\n")
-    assert b"proxy-" not in bytes(connection.raw).lower()
+    assert house.lab.plain.raw.startswith(b"GET /v1/x?a=1 HTTP/1.1\r\n")
+    assert b"proxy-" not in house.lab.plain.raw.lower()
     record = house.one()
     assert (record["app"], record["scheme"], record["host"], record["path"], record["outcome"]) == (
         "open", "http", "plain.lab.test", "/v1/x", "allowed",
@@ -37,10 +36,10 @@ def test_absolute_form_goes_out_in_origin_form(house: House) -> None:
 def test_connect_is_opened_and_inspected(house: House) -> None:
     with house.product.httpx("open") as client:
         assert client.post(f"{house.url()}/v1/x", content=b"hello").content == b"ok"
-    (connection,) = house.lab.api.connections
-    assert connection.sni == "api.lab.test"
-    assert bytes(connection.raw).startswith(b"POST /v1/x HTTP/1.1\r\n")
-    assert bytes(connection.raw).endswith(b"\r\n\r\nhello")
+    (received,) = house.lab.api.requests
+    assert received.connection.sni == "api.lab.test"
+    assert house.lab.api.raw.startswith(b"POST /v1/x HTTP/1.1\r\n")
+    assert house.lab.api.raw.endswith(b"\r\n\r\nhello")
     record = house.one()
     assert (record["sni"], record["listener"], record["rule_id"]) == ("api.lab.test", "explicit", "api")
 
