@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -40,8 +41,10 @@ def test_no_record_holds_what_was_sent(house: House) -> None:
     house.new(1)
     trail = b"".join(file.read_bytes() for file in house.product.paths.audit_dir.rglob("*") if file.is_file())
     log = house.product.log().encode()
-    for text in (secret, CARD, CARD.replace(" ", ""), "egp1."):
+    for text in (secret, CARD, CARD.replace(" ", "")):
         assert text.encode() not in trail + log
+    # A denial may say what a token looks like: `egp1.…`.
+    assert not re.search(rb"egp1\.[A-Za-z0-9_-]", trail + log)
 
 
 def test_the_chain_verifies_and_a_changed_byte_is_found(house: House) -> None:
@@ -65,7 +68,7 @@ def test_the_chain_verifies_and_a_changed_byte_is_found(house: House) -> None:
 def test_denials_name_cause_count_and_fix(house: House) -> None:
     with house.product.httpx("narrow") as client:
         for _ in range(3):
-            client.post(house.url() + "/v1/files/a")
+            client.post(house.url() + "/v1/files/thrice")
     house.new(3)
     shown = house.product.cli("denials", "--app", "narrow").stdout
     assert "method_denied" in shown
