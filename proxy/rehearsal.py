@@ -279,9 +279,7 @@ def _head(case: PolicyCase) -> RequestHead:
     scheme = "https" if parts.scheme in {"https", "wss"} else "http"
     protocol: WireProtocol = "websocket" if parts.scheme in {"wss", "ws"} else "http1"
     host = canonical_host(parts.hostname or "")
-    authority = Authority(
-        "https" if scheme == "https" else "http", host, parts.port or _DEFAULT_PORTS[scheme]
-    )
+    authority = Authority("https" if scheme == "https" else "http", host, parts.port or _DEFAULT_PORTS[scheme])
     fields = [(name.encode(), value.encode()) for name, value in request.headers]
     if request.content_type and not any(name.lower() == b"content-type" for name, _ in fields):
         fields.append((b"Content-Type", request.content_type.encode()))

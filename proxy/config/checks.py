@@ -43,7 +43,6 @@ class PlatformFacts:
             entities=entities,
         )
 
-
     @property
     def dlp(self) -> DlpFacts:
         """What a `dlp:` block may refer to."""

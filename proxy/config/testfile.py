@@ -166,7 +166,6 @@ TEST_FILE: Final = Obj("a test file", [
 ])  # fmt: skip
 
 
-
 def parse_tests(data: bytes, file: str) -> tuple[PolicyCase, ...]:
     """The tests of one `.test.yaml`. Raises ConfigErrors with all mistakes at once. Pure."""
     problems = Problems()

@@ -71,6 +71,7 @@ def test_neither_tls_nor_http_ends_in_the_tunnel(house: House) -> None:
     bare.sendall(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
     assert b"malformed" in read_to_end(bare)
     assert house.lab.api.connections == []
+    assert house.one()["code"] == "malformed"
 
 
 def test_websocket_text_and_binary_pass(house: House) -> None:
@@ -150,6 +151,7 @@ def test_http_2_is_not_offered_where_the_entry_does_not_name_it(house: House) ->
         assert client.get(house.url()).http_version == "HTTP/1.1"
     with pytest.raises((ssl.SSLError, ConnectionError)):
         house.product.tunnel("open", f"api.lab.test:{house.lab.api.port}", alpn=["h2"])
+    assert house.one()["code"] == "proto_denied"
 
 
 def test_many_clients_share_two_workers(house: House) -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.actions.mask import masked
 from proxy.config.snapshot import DlpException, DlpRule
 from proxy.model import DLP_ACTIONS, DlpAction
-from proxy.actions.mask import masked
 from proxy.redaction import SEVERITY, Hit, Replacer, Ruled, json_paths, rule_on, spans, summary
 
 KEY = b"k" * 32
