@@ -143,7 +143,7 @@ def test_websocket_needs_its_protocol_on_the_entry(house: House) -> None:
     ):
         pass
     assert house.lab.api.connections == []
-    assert house.one()["code"] == "proto_denied"
+    assert {record.get("code") for record in house.new(2)} == {None, "proto_denied"}
 
 
 def test_http_2_is_not_offered_where_the_entry_does_not_name_it(house: House) -> None:
@@ -151,7 +151,7 @@ def test_http_2_is_not_offered_where_the_entry_does_not_name_it(house: House) ->
         assert client.get(house.url()).http_version == "HTTP/1.1"
     with pytest.raises((ssl.SSLError, ConnectionError)):
         house.product.tunnel("open", f"api.lab.test:{house.lab.api.port}", alpn=["h2"])
-    assert house.one()["code"] == "proto_denied"
+    assert {record.get("code") for record in house.new(2)} == {None, "proto_denied"}
 
 
 def test_many_clients_share_two_workers(house: House) -> None:
