@@ -141,18 +141,21 @@ class Bench:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-
-        async def start() -> None:
-            self.master = build_master(confdir=Path("/nonexistent"))
-            await lane.serve(self.services, {"explicit": [self.listener]})
-
-        self._loop.run_until_complete(start())
+        self._loop.run_until_complete(self._start())
         self._ready.set()
         self._loop.run_forever()
+        self._loop.run_until_complete(self._server.drain(0.0))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    async def _start(self) -> None:
+        self.master = build_master(confdir=Path("/nonexistent"))
+        self._server = await lane.serve(self.services, {"explicit": [self.listener]})
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self.services.resolver.close()
 
     def call(self, path: str) -> httpx.Response | None:
         """One inference call; None when the connection was cut instead of answered."""

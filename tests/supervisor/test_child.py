@@ -55,7 +55,8 @@ def test_output_goes_to_a_private_log(state_dir: Path) -> None:
 
 def test_a_log_directory_that_others_may_enter_is_refused(state_dir: Path) -> None:
     folder = state_dir / "log"
-    folder.mkdir(mode=0o755)
+    folder.mkdir()
+    folder.chmod(0o755)  # whatever this process's umask is
     with pytest.raises(NotPrivate, match="0700"):
         asyncio.run(spawn([sys.executable, "-c", ""], folder / "x.log", {}))
 

@@ -61,9 +61,7 @@ def test_ready_and_healthy_pages_and_metrics(lab: Lab) -> None:
     assert lab.product.page("/nothing")[0] == 404
     before = lab.product.metric("requests_total", app="alpha", outcome="allowed")
     _get(lab)
-    eventually(
-        lambda: lab.product.metric("requests_total", app="alpha", outcome="allowed") == before + 1, "the counter"
-    )
+    eventually(lambda: lab.product.metric("requests_total", app="alpha", outcome="allowed") > before, "the counter")
 
 
 def test_state_and_sockets_are_private(lab: Lab) -> None:
