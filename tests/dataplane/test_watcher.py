@@ -520,7 +520,7 @@ def test_a_real_store_that_dies_or_hangs_delays_nothing(paths: Paths, fault: sig
                 await server.restart()
             await until(lambda: watcher.status.store_fault == "")
             await push(store.config, "two")
-            await until(lambda: watcher.status.seq == 2, 2.0)
+            await until(lambda: watcher.status.seq == 2)
             assert set(await store.config.kills()) == {"a"}
         await store.aclose()
         await server.stop()

@@ -166,7 +166,7 @@ def test_a_huge_body_is_inspected_whole(inspector: Process) -> None:
 
 def test_the_deadline_ends_in_a_denial(inspector: Process) -> None:
     async def run() -> None:
-        async with client(inspector.path, deadline_s=0.0) as asked:
+        async with client(inspector.path, deadline_s=-1.0) as asked:
             with pytest.raises(Denied) as refused:
                 await asked.inspect(job("unseen text for a deadline of nothing"))
             assert refused.value.code == "inspector_unavailable"
