@@ -45,13 +45,15 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
     listener = _bind(path)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, ValueError):
-            async with asyncio.timeout(DEADLINE_S):
-                line = await reader.readline()
-                if line and _is_ours(writer):
-                    writer.write(json.dumps(await answer(line, handlers)).encode() + b"\n")
-                    await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(OSError, TimeoutError, ValueError):
+                async with asyncio.timeout(DEADLINE_S):
+                    line = await reader.readline()
+                    if line and _is_ours(writer):
+                        writer.write(json.dumps(await answer(line, handlers)).encode() + b"\n")
+                        await writer.drain()
+        finally:
+            writer.close()  # also when the supervisor stops in the middle of an answer
 
     return await asyncio.start_unix_server(handle, sock=listener, limit=LINE_LIMIT_BYTES)
 

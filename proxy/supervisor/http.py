@@ -23,12 +23,14 @@ async def serve(listener: socket.socket, pages: Mapping[str, Handler]) -> asynci
     """Answers `GET path` with `pages[path]()`, one request per connection."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            async with asyncio.timeout(DEADLINE_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_answer(head, pages))
-                await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                async with asyncio.timeout(DEADLINE_S):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    writer.write(_answer(head, pages))
+                    await writer.drain()
+        finally:
+            writer.close()
 
     return await asyncio.start_server(handle, sock=listener, limit=HEAD_LIMIT_BYTES)
 
