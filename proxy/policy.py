@@ -174,7 +174,9 @@ def _refused(
     """A rule's denial; in report mode the traffic flows unless its target is an address that nobody named."""
     host = facts.authority.host
     named = index.candidates(host)
-    if not report or rule.bites_in_report or (is_ip_literal(host) and not named):
+    # Report mode is for allowlist and DLP: what cannot be read one way only is refused in every mode.
+    parsing = verdict.code == "malformed"
+    if not report or rule.bites_in_report or parsing or (is_ip_literal(host) and not named):
         return _denied(verdict, rule.name, "report" if report else "enforce", trace)
     entry = _report_entry(index, facts, named, left)
     decision = Decision(

@@ -19,6 +19,11 @@ from proxy.model import Headers
 _TAME: Final = re.compile(r"(?!(?:\D*\d){9})(?!.*\d{5})[\w*/+;,=.:()\"'? -]{0,256}")
 """Words and small numbers: fewer than nine digits in all (a US SSN), no five in a row."""
 
+_LISTS: Final = re.compile(
+    r"(?!(?:\D*\d){9})(?!.*\d{5})(?=.{0,256}\Z)[\w*/+.\"'()-]+(?:(?: ?[,;=] ?)[\w*/+.\"'()-]+)*[,;]? ?|"
+)
+"""Members and parameters (RFC 9110 section 5.6): never two words side by side, so no sentence."""
+
 _FORMS: Final[dict[str, re.Pattern[str]]] = {
     "host": re.compile(r"[A-Za-z0-9._:\[\]-]{1,260}"),  # equal to the allowed authority, or the lane refuses
     "content-length": re.compile(r"\d{1,9}"),
@@ -31,11 +36,12 @@ _FORMS: Final[dict[str, re.Pattern[str]]] = {
     **dict.fromkeys(
         (
             "accept", "accept-encoding", "accept-language", "accept-charset", "cache-control", "pragma", "te",
-            "keep-alive", "content-type", "user-agent", "sec-fetch-mode", "sec-fetch-site", "sec-fetch-dest", "dnt",
+            "keep-alive", "content-type", "sec-fetch-mode", "sec-fetch-site", "sec-fetch-dest", "dnt",
             "sec-websocket-version", "sec-websocket-extensions", "anthropic-version", "priority", "trailer",
         ),
-        _TAME,
+        _LISTS,
     ),
+    "user-agent": _TAME,
 }  # fmt: skip
 _SDK_PREFIX: Final = "x-stainless-"
 _STRIPPED: Final = frozenset(("proxy-authorization",))
@@ -95,12 +101,17 @@ def target_texts(target: str, limits: Limits) -> tuple[TextRoot, list[TextLayer]
 def header_texts(headers: Headers, skip: frozenset[str]) -> list[TextLayer]:
     """Leaves of all fields but those in `skip` (lower case) and those in their plain form."""
     leaves: list[TextLayer] = []
+    taken: set[str] = set()
     for index, (raw_name, raw_value) in enumerate(headers):
         name, value = _text(raw_name), _text(raw_value)
         lower = name.lower()
         if not _PLAIN_NAME.fullmatch(name):
             leaves.append(FixedText(name, "header name"))
-        if lower in skip or lower in _STRIPPED or _is_plain(lower, value):
+        if lower in skip or lower in _STRIPPED:
+            continue
+        # A second field of one name is looked at: repetition would make room for data in the plainest form.
+        if lower not in taken and _is_plain(lower, value):
+            taken.add(lower)
             continue
         if lower in _FIXED:
             leaves.append(FixedText(value, "header", name))

@@ -43,6 +43,13 @@ _UNMISTAKABLE: Final = {
     **{name: form for name, form in _FORMS.items() if name != "openai"},
     "openai": re.compile(rb"sk-(?:proj-|svcacct-|admin-|[A-Za-z0-9]{20}T3BlbkFJ)[A-Za-z0-9_-]*\Z"),
 }
+# RFC 9110 section 11.4 (`credentials`): a scheme and one token, or parameters; RFC 6265 pairs for cookies. Not prose:
+# where nobody knows the key's form, the field would otherwise carry any text past the inspector.
+_TOKEN: Final = rb"[!-+\--:<-~]{1,4096}"
+_PAIR: Final = rb"[A-Za-z0-9._-]{1,100}=" + _TOKEN + rb"(?:;[a-z0-9-]{1,60}){0,30}"
+_KEY_SHAPE: Final = re.compile(
+    rb"(?:[A-Za-z][A-Za-z0-9-]{0,40} )?(?:" + _TOKEN + rb"|" + _PAIR + rb"(?:[,;] ?" + _PAIR + rb"){0,20};?)"
+)
 _SCHEMES: Final = (b"bearer ", b"token ", b"basic ")
 
 
@@ -57,6 +64,8 @@ def _problem(policy: CredentialPolicy, facts: Facts) -> str | None:
         if policy.pins:
             if not _pinned(policy, facts, value):
                 return f"the key in `{name}` is not one that the entry pins"
+        elif _KEY_SHAPE.fullmatch(value) is None:
+            return f"the field `{name}` holds no key, but text"
         elif (why := _foreign(facts, _bare(value))) is not None:
             return f"the key in `{name}` {why}"
     return None

@@ -123,3 +123,15 @@ def test_the_target_is_taken_apart() -> None:
 @pytest.mark.parametrize("value", ["1 " * 50_000, "a" * 100_000, "(" * 100_000, "Chrome/1" * 10_000])
 def test_long_values_take_linear_time(value: str) -> None:
     assert timeit.timeit(lambda: shown("User-Agent", value), number=1) < 0.5
+
+
+@pytest.mark.parametrize("name", ["Accept", "Accept-Language", "Cache-Control", "Content-Type", "Priority", "Trailer"])
+def test_a_sentence_is_no_list(name: str) -> None:
+    assert shown(name, "John Smith lives in Elm Street") == ["John Smith lives in Elm Street"]
+
+
+def test_a_plain_field_that_stands_twice_is_looked_at() -> None:
+    fields = ((b"Accept", b"text/html"), (b"Accept", b"john, smith"), (b"accept", b"elm, street"))
+    texts = [layer.text for layer in header_texts(fields, frozenset())]
+    assert {"john, smith", "elm, street"} <= set(texts)
+    assert "text/html" not in texts

@@ -339,3 +339,22 @@ def test_words_for_sentences() -> None:
     assert printable("a\r\n\x1b[31m\u202eb") == "'a???[31m?b'"
     assert printable("x" * 100, limit=5) == "'xxxxx…'"
     assert isinstance(rules.of_module("host"), Rule)
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [
+        ("abc.DEF-123_~+/==", True),
+        ("Token abc123", True),
+        ("Basic dXNlcjpwYXNz", True),
+        ("AWS4-HMAC-SHA256 Credential=AK/2026/s3, SignedHeaders=host;x-amz-date, Signature=ab12", True),
+        ("session=abc; csrf=def", True),
+        ("John Smith SSN 123-45-6789 whole customer list", False),
+        ("John, Smith, Elm", False),
+        ("x" * 5000, False),
+    ],
+)
+def test_a_credential_of_unknown_form_is_a_key_and_no_text(value: str, allowed: bool) -> None:
+    text = "allow:\n  - id: x\n    host: a.com\n    credentials: {headers: [x-key]}\n"
+    ruling = ask(policy(text), head(URL, headers={"x-key": value}), credential_digest=digest)
+    assert outcome(ruling) == ("allow x" if allowed else "deny credential_denied credentials")
