@@ -21,7 +21,7 @@ def entities() -> str:
         (
             code(entity),
             codes(one.name for one in discover() if entity in one.entities),
-            codes(name for name, profile in PROFILES.items() if entity in profile.entities),
+            codes(name for name, profile in PROFILES.items() if profile.looks_for(entity)),
         )
         for entity in found
     ]

@@ -169,7 +169,8 @@ class Engine:
 
     def _allowed(self, item: Recognizer, profile: Profile, named: frozenset[str]) -> frozenset[str]:
         """A model that the profile does not name is asked only for what the profile's models cannot find."""
-        wanted = item.entities if item.custom else item.entities & (profile.entities | named)
+        usual = frozenset(entity for entity in item.entities if profile.looks_for(entity))
+        wanted = item.entities if item.custom else usual | (item.entities & named)
         if item.layer != "model" or item.name in profile.models:
             return wanted
         covered = (other.entities for other in self._recognizers if other.name in profile.models)

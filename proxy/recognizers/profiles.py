@@ -17,6 +17,9 @@ ON_REQUEST: Final = frozenset({"URL", "DATE_TIME", "NRP", "ORGANIZATION", "MAC_A
 """Found only where a policy names them (addresses of the web and of machines also in `paranoid`): on ordinary text
 they are mostly noise, and an address is often what the request is about (`image_url`)."""
 
+PLACED: Final = STRUCTURED | PROSE | ON_REQUEST
+"""An entity that stands in none of these is a new recogniser's, and is looked for in every profile."""
+
 type ProfileName = Literal["strict", "balanced", "paranoid"]
 
 
@@ -32,6 +35,10 @@ class Profile:
     models: frozenset[str]
     floors: Floors = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def looks_for(self, entity: str) -> bool:
+        """Whether this profile wants an entity that no rule names."""
+        return entity in self.entities or entity not in PLACED
 
     def admits(self, entity: str, score: float) -> bool:
         return score >= self.thresholds.get(entity, self.threshold)

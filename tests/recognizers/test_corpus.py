@@ -1,13 +1,15 @@
 """Every recogniser module has a corpus of positives and near-misses, and does what it says."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from proxy.model import Finding
 from proxy.recognizers import discover, modules, of_module
-from proxy.recognizers.base import LAYERS
+from proxy.recognizers.base import LAYERS, LIKELY, Recognizer
 from proxy.recognizers.engine import Engine
 from proxy.recognizers.profiles import ON_REQUEST, PROSE, STRUCTURED
 
@@ -55,10 +57,21 @@ def test_near_miss(name: str, text: str) -> None:
     assert _found(name, text) == []
 
 
-def test_every_declared_entity_belongs_to_a_profile_and_has_a_positive() -> None:
-    """A new recogniser's entity must be placed: looked for by default, or on request."""
+def test_every_placed_entity_is_found_by_some_recogniser() -> None:
     declared = frozenset[str]().union(*(item.entities for item in discover()))
-    assert declared == STRUCTURED | PROSE | ON_REQUEST
+    assert declared >= STRUCTURED | PROSE | ON_REQUEST
+
+
+@pytest.mark.parametrize("profile", ["strict", "balanced", "paranoid"])
+def test_an_entity_that_nobody_placed_is_looked_for(profile: str) -> None:
+    def find(text: str) -> Iterator[Finding]:
+        at = text.find("ST-4711")
+        if at >= 0:
+            yield Finding("STAFF_NUMBER", at, at + 7, LIKELY, "staff_number")
+
+    engine = Engine([Recognizer("staff_number", frozenset({"STAFF_NUMBER"}), "pattern", find=find)])
+    (findings,) = engine.detect(["ask ST-4711"], profile)
+    assert [(found.entity, found.start) for found in findings] == [("STAFF_NUMBER", 4)]
 
 
 def test_names_are_unique_and_layers_known() -> None:
