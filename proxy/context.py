@@ -9,6 +9,7 @@ from proxy.config.snapshot import UNLISTED, AppPolicy, Snapshot
 from proxy.errors import Denied
 from proxy.model import Authority, Listener, Principal, RequestHead, Reservation
 from proxy.pricing import PriceBook
+from proxy.rulings import RulingMemo, key_of
 from proxy.trail import Trail
 
 
@@ -40,6 +41,7 @@ class Context:
     flow: Any = None
     last_facts: policy.Facts | None = None
     tier: str = UNLISTED
+    rulings: RulingMemo = field(default_factory=RulingMemo)
 
     @property
     def app(self) -> AppPolicy:
@@ -77,6 +79,12 @@ def _rule(
     model: str | None = None,
     after: policy.Ruling | None = None,
 ) -> policy.Ruling:
+    key = key_of(stage, context.principal, context.listener, authority, context.sni, head, provider, model)
+    known = context.rulings.get(context.snapshot, key, context.kills, context.started_s)
+    if known is not None:
+        context.last_facts, ruling = known
+        context.trail.ruling(ruling.decision)
+        return ruling
     facts = policy.Facts(
         stage=stage,
         principal=context.principal,
@@ -92,6 +100,7 @@ def _rule(
     )
     context.last_facts = facts
     ruling = policy.rule_on(context.snapshot, facts, after=after)
+    context.rulings.put(key, facts, ruling)
     context.trail.ruling(ruling.decision)
     raise_denial(ruling)
     return ruling

@@ -5,6 +5,7 @@ the line anywhere (an exception of any kind thrown in) ends in a denial, a settl
 """
 
 from dataclasses import replace
+from functools import lru_cache
 
 from proxy import denials, fields, providers
 from proxy.answer import AnswerTap
@@ -14,7 +15,7 @@ from proxy.delivery import deliver, forward
 from proxy.effects import Aborted, Emit, Forward, Inspect, Offer, ReadBody, Reply, Upgrade
 from proxy.errors import Denied
 from proxy.inference import decoded, inference, release
-from proxy.model import Headers, Inspection, InspectJob, Request, RequestHead
+from proxy.model import Authority, Headers, Inspection, InspectJob, Request, RequestHead
 from proxy.policy import Ruling
 from proxy.providers import Provider
 
@@ -116,10 +117,15 @@ def _job(
         body=body,
         placeholder_key=context.placeholder_key(context.principal.app),
         provider=provider.name if provider else None,
-        skip_headers=own | _NO_TEXT,
+        skip_headers=_unread(own),
         trailers=trailers,
         tier=context.tier,
     )
+
+
+@lru_cache(maxsize=1024)
+def _unread(own: frozenset[str]) -> frozenset[str]:
+    return own | _NO_TEXT
 
 
 def _judge(context: Context, inspection: Inspection) -> None:
@@ -135,7 +141,9 @@ def _transformed(
     changed = inspection.body is not None
     headers = head.headers if inspection.headers is None else inspection.headers
     target = head.target if inspection.target is None else inspection.target
-    outbound = fields.outbound(headers, host=_host_field(head), body_changed=changed, uncoded_answer=uncoded_answer)
+    outbound = fields.outbound(
+        headers, host=_host_field(head.authority), body_changed=changed, uncoded_answer=uncoded_answer
+    )
     return Request(
         RequestHead(head.method, target, head.authority, outbound, head.protocol, head.http_version),
         body if inspection.body is None else inspection.body,
@@ -143,9 +151,9 @@ def _transformed(
     )
 
 
-def _host_field(head: RequestHead) -> bytes:
+@lru_cache(maxsize=1024)
+def _host_field(authority: Authority) -> bytes:
     """Host of the one authority; the port only when it is not the scheme's own (RFC 9110 section 7.2)."""
-    authority = head.authority
     default = 443 if authority.scheme == "https" else 80
     text = str(authority)
     return (text.rpartition(":")[0] if authority.port == default else text).encode("ascii")

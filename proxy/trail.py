@@ -167,4 +167,6 @@ class Trail:
 
 
 def _counts(inspection: Inspection) -> dict[str, int]:
+    if not inspection.findings:
+        return {}
     return dict(Counter(f"{finding.entity}:{finding.action}" for finding in inspection.findings))

@@ -53,7 +53,11 @@ async def _serve_connection(server: LaneServer, channel: Channel, listener: List
 
 
 class Lane(Connection):
-    """One connection of either listener."""
+    """One connection of either listener. `_request`: the last request as it was read."""
+
+    def __init__(self, server: LaneServer, channel: Channel, listener: Listener) -> None:
+        super().__init__(server, channel, listener)
+        self._request: tuple[h1.RawHead, Authority, h1.Framing, RequestHead] | None = None
 
     # -- the two listeners
 
@@ -225,22 +229,37 @@ class Lane(Connection):
                     named = targets.host_authority(raw, "http", port)
                     target = raw.target
                 else:
-                    target = targets.origin_target(raw, authority)
+                    target = self._origin_target(raw, authority)
             except Denied as denied:
                 await self._refuse(denied, authority=named)
                 return
             if named is None or not await self._exchange(raw, named, target, principal):
                 return
 
+    def _origin_target(self, raw: h1.RawHead, authority: Authority) -> str:
+        known = self._request
+        if known is not None and known[0] is raw and known[1] is authority:
+            return known[3].target
+        return targets.origin_target(raw, authority)
+
+    def _read_head(self, raw: h1.RawHead, authority: Authority, target: str) -> tuple[h1.Framing, RequestHead]:
+        """Framing and meaning of a request; the last one's when it is the same again. Denied malformed."""
+        known = self._request
+        if known is not None and known[0] is raw and known[1] is authority:
+            return known[2], known[3]
+        framing = h1.request_framing(raw)
+        head = RequestHead(raw.method, target, authority, raw.headers, http_version=raw.version)
+        if wants_upgrade(head):
+            check_handshake(head)
+            head = replace(head, protocol="websocket")
+        self._request = (raw, authority, framing, head)
+        return framing, head
+
     async def _exchange(self, raw: h1.RawHead, authority: Authority, target: str, principal: Principal) -> bool:
         """One request to its end; True when the connection may carry another."""
         context: Context | None = None
         try:
-            framing = h1.request_framing(raw)
-            head = RequestHead(raw.method, target, authority, raw.headers, http_version=raw.version)
-            if wants_upgrade(head):
-                check_handshake(head)
-                head = replace(head, protocol="websocket")
+            framing, head = self._read_head(raw, authority, target)
             context = self._server.runtime.context(principal, self._listener, self._sni)
             self._server.services.limiter.admit_request(context.app, context.started_s)
         except Denied as denied:

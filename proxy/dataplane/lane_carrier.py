@@ -153,7 +153,7 @@ class LaneCarrier:
         upstream = await self._server.pool.take(effect.app, effect.entry, head.authority, fresh=fresh)
         self._upstream = upstream
         channel = upstream.channel
-        self.upstream_ip = channel.peer_ip
+        self.upstream_ip = upstream.peer_ip
         self._server.services.counters.add("upstream_connections_total", ("reused" if upstream.reused else "new",))
         self._client.on_lost = lambda: channel.fail(Aborted("client", "went away", sent=True))
         if self._client.lost:

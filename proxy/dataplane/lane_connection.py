@@ -37,6 +37,7 @@ class Connection:
         self._counted_app: str | None = None
         self._credential: bytes | None = None
         self._sni: str | None = None
+        self._last_head: tuple[bytes, h1.RawHead] | None = None
         self._known: tuple[object, object, float, Principal] | None = None
 
     def close(self) -> None:
@@ -61,7 +62,7 @@ class Connection:
                     self._deadline(HEAD_DEADLINE_S)
                     self._server.idle(channel, waiting=False)
             channel.deadline_s = None
-            return h1.parse_request_head(channel.take(end))
+            return self._parsed(channel.take(end))
         except Denied as denied:
             await self._refuse(denied)
             return None
@@ -71,6 +72,15 @@ class Connection:
             return None
         finally:
             self._server.idle(channel, waiting=False)
+
+    def _parsed(self, data: bytes) -> h1.RawHead:
+        """Clients that ask again send the very same bytes: what they mean was decided the first time."""
+        before = self._last_head
+        if before is not None and before[0] == data:
+            return before[1]
+        raw = h1.parse_request_head(data)
+        self._last_head = (data, raw)
+        return raw
 
     def _take_credential(self, raw: h1.RawHead) -> None:
         """Each plain request names its own caller (ID-04): another credential is another question."""

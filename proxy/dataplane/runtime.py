@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from proxy import effects
@@ -22,6 +21,7 @@ from proxy.errors import Denied
 from proxy.exchange import exchange
 from proxy.model import AuditRecord, Authority, Listener, Principal, RequestHead
 from proxy.rules import kill_switch
+from proxy.rulings import RulingMemo
 from proxy.trail import Trail
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Runtime:
 
     def __init__(self, services: "Services") -> None:
         self.services = services
+        self._rulings = RulingMemo()
 
     def context(
         self, principal: Principal, listener: Listener, sni: str | None, exchange_id: str | None = None
@@ -58,6 +59,7 @@ class Runtime:
             cache_mac_key=services.cache_mac_key,
             credential_digest=services.credential_digest,
             prices=services.price_book(snapshot),
+            rulings=self._rulings,
         )
         context.offers = services.hooks is not None and services.hooks.wanted
         context.trail.origin(principal, listener, sni)
@@ -129,7 +131,7 @@ class Runtime:
                 return
             context.trail.emitted = True
             duration_ms = max(0, round((time.time() - context.started_s) * 1000))
-            record = replace(record, fields={**record.fields, "duration_ms": duration_ms})
+            record = AuditRecord(record.id, record.kind, record.time_s, {**record.fields, "duration_ms": duration_ms})
         self.services.audit.emit(record)
         self.services.counters.add("audit_records_total", (record.kind,))
 

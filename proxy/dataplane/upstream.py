@@ -39,11 +39,12 @@ class PoolKey:
 class Upstream:
     """One connection and where it may be used again."""
 
-    __slots__ = ("channel", "idle_until_s", "key", "reused")
+    __slots__ = ("channel", "idle_until_s", "key", "peer_ip", "reused")
 
     def __init__(self, key: PoolKey, channel: Channel) -> None:
         self.key = key
         self.channel = channel
+        self.peer_ip = channel.peer_ip
         self.reused = False
         self.idle_until_s = 0.0
 

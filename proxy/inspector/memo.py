@@ -7,13 +7,14 @@ could change the verdict is part of the digest.
 import hashlib
 import secrets
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Final
 
 import orjson
 
 from proxy.config.snapshot import DlpPolicy
 from proxy.inspector.wire import policy_fields
-from proxy.model import Headers, Inspection, InspectJob
+from proxy.model import Inspection, InspectJob
 
 ENTRY_OVERHEAD_BYTES: Final = 512
 _FINDING_BYTES: Final = 256
@@ -47,23 +48,22 @@ class JobDigests:
 
     def of(self, job: InspectJob, now_s: float) -> bytes:
         """`now_s` matters only where an exception of the policy has expired."""
-        digest = hashlib.blake2b(key=self._key, digest_size=32)
-        expired = sum(item.expires_at_s is not None and item.expires_at_s <= now_s for item in job.dlp.exceptions)
-        parts = (
-            job.app.encode(), self._policies.of(job.dlp).encode(), str(expired).encode(), job.direction.encode(),
-            (job.provider or "").encode(), job.tier.encode(), job.method.encode(),
-            job.target.encode("utf-8", "surrogatepass"),
-            b",".join(sorted(name.encode() for name in job.skip_headers)), job.placeholder_key,
-            *_flat(job.headers), b"", *_flat(job.trailers), job.body,
-        )  # fmt: skip
-        digest.update(b"".join(len(part).to_bytes(8, "big") for part in parts))
-        for part in parts:
-            digest.update(part)
+        exceptions = job.dlp.exceptions
+        expired = sum(item.expires_at_s is not None and item.expires_at_s <= now_s for item in exceptions)
+        # The repr of strings, bytes and tuples of them tells any two apart, and is made in one call.
+        facts = repr((
+            job.app, self._policies.of(job.dlp), expired, job.direction, job.provider, job.tier, job.method, job.target,
+            _ordered(job.skip_headers), job.placeholder_key, job.headers, job.trailers,
+        )).encode("utf-8", "surrogatepass")  # fmt: skip
+        digest = hashlib.blake2b(len(facts).to_bytes(8, "big"), key=self._key, digest_size=32)
+        digest.update(facts)
+        digest.update(job.body)
         return digest.digest()
 
 
-def _flat(headers: Headers) -> list[bytes]:
-    return [part for field in headers for part in field]
+@lru_cache(maxsize=1024)
+def _ordered(names: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(names))
 
 
 class VerdictMemo:

@@ -74,7 +74,11 @@ class Gate:
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A rule that removes entries. `admits` is called on the hot path; `refuse` only when it removed the last entry,
-    with those it removed. `bites_in_report`: not softened by an app's report mode."""
+    with those it removed. `bites_in_report`: not softened by an app's report mode.
+
+    A permission holds for the rest of its second for equal facts (proxy.rulings): a rule must be a pure function of
+    what it is given, counts time in whole seconds, and does not look at Content-Length (limits and framing do).
+    """
 
     name: str
     order: int
