@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -26,12 +27,17 @@ def load_object(body: bytes, deciding: frozenset[str]) -> dict[str, Any]:
         raise Denied("malformed", f"The body is not valid JSON ({_reason(error)})", remedy=_REMEDY) from None
     if not isinstance(fields, dict):
         raise Denied("malformed", "The body is not a JSON object", remedy=_REMEDY)
-    for name in fields.keys() - deciding:
-        if name.lower() in deciding:
+    for name in fields:
+        if name not in deciding and name.lower() in deciding:
             raise Denied("malformed", f"The member {name!r} must be written {name.lower()!r}", remedy=_REMEDY)
-    if b"\\u00" in body or any(body.count(b'"%b"' % name.encode()) > 1 for name in deciding):
+    if b"\\u00" in body or any(body.count(name) > 1 for name in _quoted(deciding)):
         _refuse_repeats(body)
     return fields
+
+
+@lru_cache(maxsize=64)
+def _quoted(names: frozenset[str]) -> tuple[bytes, ...]:
+    return tuple(b'"%b"' % name.encode() for name in sorted(names))
 
 
 def _reason(error: orjson.JSONDecodeError) -> str:
