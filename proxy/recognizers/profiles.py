@@ -13,7 +13,7 @@ STRUCTURED: Final = frozenset({
     "UK_NHS", "MEDICAL_LICENSE",
 }) | frozenset(kind.entity for kind in KINDS)  # fmt: skip
 PROSE: Final = frozenset({"PERSON", "LOCATION"})
-ON_REQUEST: Final = frozenset({"URL", "DATE_TIME", "NRP", "ORGANIZATION", "MAC_ADDRESS", "AGE"})
+ON_REQUEST: Final = frozenset({"URL", "DATE_TIME", "NRP", "ORGANIZATION", "MAC_ADDRESS", "AGE", "POSSIBLE_SECRET"})
 """Found only where a policy names them (addresses of the web and of machines also in `paranoid`): on ordinary text
 they are mostly noise, and an address is often what the request is about (`image_url`)."""
 

@@ -109,6 +109,9 @@ _ROWS: Final[tuple[tuple[str, str, str], ...]] = (
     ("openai", "sk-None-", rf"{_B}{{40,180}}"),
     ("openrouter", "sk-or-v1-", r"[a-f0-9]{64}"),
     ("openai", "sk-", r"[A-Za-z0-9]{20,60}"),
+    # Many makers copy Stripe's prefix, with dashes.
+    ("any", "sk-live-", r"[A-Za-z0-9]{16,247}"),
+    ("any", "sk-test-", r"[A-Za-z0-9]{16,247}"),
     ("paypal", "access_token$", r"(?:production|sandbox)\$[a-z0-9]{16}\$[a-f0-9]{32}"),
     ("perplexity", "pplx-", r"[A-Za-z0-9]{48}"),
     ("pinecone", "pcsk_", r"[A-Za-z0-9]{5,8}_[A-Za-z0-9]{55,70}"),

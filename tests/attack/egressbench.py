@@ -45,7 +45,7 @@ ALL, DENY, WILDCARD = "every-host", "default-deny", "below-wildcard"
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
 # What must never leave for a host nobody knows; names, e-mail and places are ordinary words of ordinary calls.
 CLASSES: Final = {
-    "secret": ["SECRET", "PRIVATE_KEY", "SEED_PHRASE", "CRYPTO"],
+    "secret": ["SECRET", "POSSIBLE_SECRET", "PRIVATE_KEY", "SEED_PHRASE", "CRYPTO"],
     "financial": ["CREDIT_CARD", "IBAN_CODE", "ABA_ROUTING_NUMBER", "US_BANK_NUMBER"],
     "government": [
         "US_SSN",

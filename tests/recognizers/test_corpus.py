@@ -32,7 +32,9 @@ def _cases(kind: str) -> list[Any]:
 
 def _found(name: str, text: str) -> list[list[str]]:
     engine = Engine(of_module(name))
-    (findings,) = engine.detect([text], _corpus(name).get("profile", "balanced"))
+    corpus = _corpus(name)
+    named = frozenset(corpus.get("named", ()))  # as by a rule of policy
+    (findings,) = engine.detect([text], corpus.get("profile", "balanced"), named)
     return [[finding.entity, text[finding.start : finding.end]] for finding in findings]
 
 
@@ -60,6 +62,13 @@ def test_near_miss(name: str, text: str) -> None:
 def test_every_placed_entity_is_found_by_some_recogniser() -> None:
     declared = frozenset[str]().union(*(item.entities for item in discover()))
     assert declared >= STRUCTURED | PROSE | ON_REQUEST
+
+
+@pytest.mark.parametrize("profile", ["strict", "balanced", "paranoid"])
+def test_a_possible_secret_is_no_finding_unless_a_policy_names_it(profile: str) -> None:
+    engine = Engine(of_module("possible_secret"))
+    for case in _corpus("possible_secret")["positives"]:
+        assert engine.detect([case["text"]], profile) == [[]]
 
 
 @pytest.mark.parametrize("profile", ["strict", "balanced", "paranoid"])
