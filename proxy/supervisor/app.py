@@ -17,6 +17,7 @@ from proxy.supervisor.child import Child, module_command
 from proxy.supervisor.metrics import Totals, make_registry, render
 from proxy.supervisor.options import OFF, Options
 from proxy.supervisor.policy import Policy
+from proxy.supervisor.pulse import keep_alive
 from proxy.supervisor.readiness import Condition, not_ready
 from proxy.supervisor.sockets import bind_slots, format_address
 from proxy.supervisor.trail import SupervisorTrail
@@ -139,6 +140,7 @@ class Supervisor:
             child = Child("inspector", str(index), command, log, on_end=self._child_ended("inspector"))
             self.inspectors.append(child)
             self._keep_child(stack, child)
+            self._keep_task(stack, keep_alive(child, path), f"pulse-{index}")
 
     def _data_options(self) -> list[str]:
         """Where inspectors find the indexes that policies name by digest."""
@@ -148,7 +150,11 @@ class Supervisor:
         return [part for directory in directories for part in ("--data", str(directory))]
 
     def _keep_child(self, stack: contextlib.AsyncExitStack, child: Child) -> None:
-        task = asyncio.create_task(child.run(), name=f"{child.kind}-{child.name}")
+        self._keep_task(stack, child.run(), f"{child.kind}-{child.name}")
+
+    @staticmethod
+    def _keep_task(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
 
         async def end() -> None:
             task.cancel()
