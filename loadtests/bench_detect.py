@@ -13,6 +13,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.hostile import HOSTILE, hostile
+from loadtests.prompts import prompt, prose
 from proxy.model import Finding
 from proxy.recognizers.engine import Engine, LeafMemo
 
@@ -38,6 +40,7 @@ GENERIC = ("Password", "Token", "Key", "Secret", "Auth", "Salt", "Nonce", "API",
 PRESIDIO_THRESHOLD = 0.35
 """Its best on this kind of data."""
 SIZES = (500, 2_000, 10_000, 100_000)
+SAMPLES, SAMPLES_LARGE, LARGE = 15, 3, 100_000
 TURNS = 22
 type Span = tuple[str, int, int]
 type Find = Callable[[Sequence[str]], Sequence[Sequence[Span]]]
@@ -107,12 +110,12 @@ def evaluator(
         for row, found in zip(rows, predictions, strict=True)
     ]
     try:
-        command = [environment("evaluator") / "python", ROOT / "loadtests/peers/evaluator.py", str(iou)]
+        command = [str(environment("evaluator") / "python"), str(ROOT / "loadtests/peers/evaluator.py"), str(iou)]
     except Exception as error:  # noqa: BLE001 - the rest of the figures stand without it
         print(f"presidio-evaluator: {error}", file=sys.stderr)
         return None
     answer = subprocess.run(command, input=json.dumps({"docs": docs}), capture_output=True, text=True, check=True)
-    return round(json.loads(answer.stdout.strip().splitlines()[-1])["f2"], 3)
+    return round(float(json.loads(answer.stdout.strip().splitlines()[-1])["f2"]), 3)
 
 
 def false_hits(engine: Engine, texts: Mapping[str, Sequence[str]], profile: str) -> dict[str, dict[str, float]]:
@@ -141,23 +144,6 @@ def secrets_recall(engine: Engine, folder: Path) -> dict[str, float]:
             hit = any(item["value"] in value or (len(value) >= 8 and value in item["value"]) for value in values)
             seen[kind].append(hit)
     return {kind: round(sum(hits) / len(hits), 3) for kind, hits in seen.items()}
-
-
-def prompt(rows: Sequence[Mapping[str, Any]], plain: Sequence[str], size: int, seed: int) -> str:
-    """A chat prompt that nobody sent before: instructions and prose, every third piece with personal data."""
-    pieces: list[str] = []
-    length = 0
-    while length < size:
-        piece = rows[seed * 37 % len(rows)]["full_text"] if seed % 3 == 0 else plain[seed * 31 % len(plain)]
-        pieces.append(piece)
-        length += len(piece) + 1
-        seed += 1
-    return "\n".join(pieces)[:size]
-
-
-def prose(ordinary: Mapping[str, Sequence[str]]) -> list[str]:
-    lines = (ROOT / "loadtests/gate/ordinary.txt").read_text().splitlines()
-    return [*lines, *(text[:400] for kind in ("debian", "docstrings") for text in ordinary[kind])]
 
 
 def median_s(work: Callable[[str], object], texts: Sequence[str]) -> float:
@@ -194,15 +180,16 @@ def plain_presidio() -> tuple[Find, Callable[[str], object]]:
 
 
 def speed(engine: Engine, analyze: Callable[[str], object], make: Callable[[int, int], str]) -> dict[str, Any]:
-    """Interleaved, new texts only, medians."""
-    report: dict[str, Any] = {}
+    """New texts only, both sides get the same ones; medians of `samples`."""
+    report: dict[str, Any] = {"samples": {}}
     for number, size in enumerate(SIZES):
-        count = 2 if size >= 100_000 else 7
+        count = report["samples"][str(size)] = SAMPLES_LARGE if size >= LARGE else SAMPLES
         texts = [make(size, 1_000 * (number + 1) + 97 * index) for index in range(count)]
         mine = median_s(lambda text: engine.detect([text], "balanced"), texts)
         theirs = median_s(analyze, texts)
         report[str(size)] = {"ms": round(mine * 1e3, 2), "presidio_ms": round(theirs * 1e3, 1), "x": theirs / mine}
-    report["1000000"] = {"ms": round(median_s(lambda t: engine.detect([t], "balanced"), [make(1_000_000, 7)]) * 1e3)}
+    whole = [make(1_000_000, 7)]
+    report["1000000"] = {"ms": round(median_s(lambda text: engine.detect([text], "balanced"), whole) * 1e3)}
     turns = [make(450, 5_000 + 13 * turn) for turn in range(TURNS)]
     chat = chat_s(lambda texts: engine.detect(texts, "balanced"), turns)
     report["chat22"] = {
@@ -233,54 +220,137 @@ def evasion(engine: Engine, path: Path) -> tuple[int | None, int | None]:
     return seen, of
 
 
+def load(data: Path) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """Development rows and ordinary text."""
+    rows: list[dict[str, Any]] = json.loads((data / "dlp/pii_dev.json").read_text())
+    ordinary: dict[str, list[str]] = json.loads((data / "fp/ordinary_text.json").read_text())
+    return rows, ordinary
+
+
+def rss_mb() -> int:
+    """The most memory that this process held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def accuracy_part(data: Path) -> dict[str, Any]:
+    rows, ordinary = load(data)
+    texts = [row["full_text"] for row in rows]
+    engine = Engine.load(memo=LeafMemo(max_entries=1))
+    report: dict[str, Any] = {"rss_mb": rss_mb()}
+    for profile in ("strict", "balanced"):
+        report |= profile_figures(engine, profile, rows, ordinary)
+    everything = ours(engine, "balanced", frozenset({"URL", *OTHERS.values()}))(texts)
+    report["evaluator_f2_all_iou70"] = evaluator(rows, everything, {**CORE, **OTHERS}, 0.7)
+    secret = secrets_recall(engine, data / "secrets")
+    print("secrets:", secret)
+    report["secrets_vendor_recall"] = secret["vendor"]
+    report["secrets_false_hits_per_100kb"] = secret_hits(engine, ordinary)
+    report["evasion_seen"], report["evasion_of"] = evasion(engine, data / "dlp/evasion_cases.json")
+    return report | {"rss_after_mb": rss_mb()}
+
+
+def profile_figures(
+    engine: Engine, profile: str, rows: Sequence[Mapping[str, Any]], ordinary: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Keys of `balanced` are bare."""
+    prefix = "" if profile == "balanced" else f"{profile}_"
+    predictions = ours(engine, profile)([row["full_text"] for row in rows])
+    scores = scored(rows, predictions)
+    show(profile, scores)
+    hits = false_hits(engine, ordinary, profile)
+    for kind, figures in hits.items():
+        print(f"{profile} {kind:12} {figures}")
+    return {
+        f"{prefix}f2_core": scores["total"]["f2"],
+        f"{prefix}false_hits_per_100kb": {kind: figures["total"] for kind, figures in hits.items()},
+        f"{prefix}evaluator_f2_core_iou50": evaluator(rows, predictions, CORE, 0.5),
+    }
+
+
+def hostile_part(_data: Path) -> dict[str, Any]:
+    worst_ms, worst = adversarial_ms(Engine.load(memo=LeafMemo(max_entries=1)))
+    print("slowest hostile text:", worst)
+    return {"adversarial_ms_per_20kb": worst_ms}
+
+
+def presidio_part(data: Path) -> dict[str, Any]:
+    rows, _ = load(data)
+    find, _ = plain_presidio()
+    loaded_mb = rss_mb()
+    theirs = scored(rows, find([row["full_text"] for row in rows]))
+    show("plain Presidio", theirs)
+    return {
+        "presidio_f2_core": theirs["total"]["f2"], "presidio_rss_mb": loaded_mb, "presidio_rss_after_mb": rss_mb(),
+    }  # fmt: skip
+
+
+def speed_part(data: Path) -> dict[str, Any]:
+    """A memo of the usual size, as in the product."""
+    rows, ordinary = load(data)
+    plain = prose(ordinary)
+    times = speed(Engine.load(), plain_presidio()[1], lambda size, seed: prompt(rows, plain, size, seed))
+    samples = times.pop("samples")
+    print(f"speed: medians of {samples} new texts; 1 MB and the chat once")
+    for name, figures in times.items():
+        print(f"speed {name:8} {figures}")
+    return {
+        "speedup_x": {str(size): round(times[str(size)]["x"], 1) for size in SIZES},
+        "ms": {size: figures["ms"] for size, figures in times.items()},
+        "presidio_ms": {str(size): times[str(size)]["presidio_ms"] for size in SIZES},
+        "chat22_x": round(times["chat22"]["x"], 1),
+    }
+
+
+PARTS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
+    "speed": speed_part, "accuracy": accuracy_part, "hostile": hostile_part, "presidio": presidio_part,
+}  # fmt: skip
+
+
+def own_process(name: str, data: Path) -> dict[str, Any]:
+    """Runs one part; what it prints is seen as it comes."""
+    with tempfile.NamedTemporaryFile() as out:
+        part = ["--data", str(data), "--part", name, "--out", out.name]
+        subprocess.run([sys.executable, "-u", "-m", "loadtests.bench_detect", *part], check=True, cwd=ROOT)
+        figures: dict[str, Any] = json.loads(Path(out.name).read_text())
+    return figures
+
+
+def proxied(data: Path) -> dict[str, Any]:
+    """Through the proxy beside LiteLLM. The reason is printed where the figure is null."""
+    command = [sys.executable, "-u", "-m", "loadtests.dataplane.guard", "--data", str(data)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    print(done.stdout, end="")
+    figures: dict[str, Any] = {"x": None, "absent": f"it ended with {done.returncode}"}
+    if done.returncode == 0:
+        figures = json.loads(done.stdout.strip().splitlines()[-1])
+    if figures["x"] is None:
+        print(f"not measured beside LiteLLM: {figures['absent']}", file=sys.stderr)
+    return {
+        "all_on_new_vs_litellm_presidio_x": figures["x"],
+        "all_on_new_vs_litellm_presidio_requests_per_s_x": figures.get("requests_per_s_x"),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = os.environ.get("EGRESS_SHARED_DATA", ROOT.parent / "shared/data")
     parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--part", choices=PARTS, help="this one alone, in this process")
+    parser.add_argument("--out", type=Path, help="with --part: where its figures go as JSON")
     args = parser.parse_args()
-    rows = json.loads((args.data / "dlp/pii_dev.json").read_text())
-    ordinary = json.loads((args.data / "fp/ordinary_text.json").read_text())
-    texts = [row["full_text"] for row in rows]
-    engine = Engine.load(memo=LeafMemo(max_entries=1))
-    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    report: dict[str, Any] = {"rss_mb": rss_mb}
-    for profile in ("strict", "balanced"):
-        prefix = "" if profile == "balanced" else "strict_"
-        predictions = ours(engine, profile)(texts)
-        scores = scored(rows, predictions)
-        show(profile, scores)
-        hits = false_hits(engine, ordinary, profile)
-        for kind, figures in hits.items():
-            print(f"{profile} {kind:12} {figures}")
-        report[f"{prefix}f2_core"] = scores["total"]["f2"]
-        report[f"{prefix}false_hits_per_100kb"] = {kind: figures["total"] for kind, figures in hits.items()}
-        report[f"{prefix}evaluator_f2_core_iou50"] = evaluator(rows, predictions, CORE, 0.5)
-    everything = ours(engine, "balanced", frozenset({"URL", *OTHERS.values()}))(texts)
-    report["evaluator_f2_all_iou70"] = evaluator(rows, everything, {**CORE, **OTHERS}, 0.7)
-    secret = secrets_recall(engine, args.data / "secrets")
-    print("secrets:", secret)
-    report["secrets_vendor_recall"] = secret["vendor"]
-    report["secrets_false_hits_per_100kb"] = secret_hits(engine, ordinary)
-    report["adversarial_ms_per_20kb"], worst = adversarial_ms(engine)
-    print("slowest hostile text:", worst)
-    report["evasion_seen"], report["evasion_of"] = evasion(engine, args.data / "dlp/evasion_cases.json")
-    beside(report, rows, prose(ordinary))
-    report["all_on_new_vs_litellm_presidio_x"] = None
+    data = args.data.resolve()
+    if args.part:
+        figures = json.dumps(PARTS[args.part](data))
+        (args.out or Path("/dev/stdout")).write_text(figures + "\n")
+        return
+    begun = time.monotonic()
+    report: dict[str, Any] = {}
+    for name in PARTS:
+        print(f"{time.monotonic() - begun:4.0f} s  {name}", flush=True)
+        report |= own_process(name, data)
+    print(f"{time.monotonic() - begun:4.0f} s  through the proxy", flush=True)
+    report |= proxied(data)
     print(json.dumps(report))
-
-
-def beside(report: dict[str, Any], rows: Sequence[Mapping[str, Any]], plain: Sequence[str]) -> None:
-    """What needs plain Presidio beside ours; a memo of the usual size, as in the product."""
-    find, analyze = plain_presidio()
-    theirs = scored(rows, find([row["full_text"] for row in rows]))
-    show("plain Presidio", theirs)
-    report["presidio_f2_core"] = theirs["total"]["f2"]
-    times = speed(Engine.load(), analyze, lambda size, seed: prompt(rows, plain, size, seed))
-    for name, figures in times.items():
-        print(f"speed {name:8} {figures}")
-    report["speedup_x"] = {str(size): round(times[str(size)]["x"], 1) for size in SIZES}
-    report["ms"] = {size: figures["ms"] for size, figures in times.items()}
-    report["chat22_x"] = round(times["chat22"]["x"], 1)
 
 
 def secret_hits(engine: Engine, ordinary: Mapping[str, Sequence[str]]) -> float:

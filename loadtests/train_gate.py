@@ -14,6 +14,7 @@ import random
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,13 @@ def filled(per_template: int) -> Iterator[str]:
         language, _, template = line.partition("|")
         for _ in range(per_template):
             fake = pick.choice(fakers[language])
-            text = re.sub(r"\{([a-z]+)\}", lambda hole, fake=fake: _identity(fake, hole[1]), template)
+            text = re.sub(r"\{([a-z]+)\}", partial(_hole, fake), template)
             text = text.replace("\\n", "\n")
             yield text.lower() if pick.random() < 0.1 else text
+
+
+def _hole(fake: Any, hole: re.Match[str]) -> str:
+    return _identity(fake, hole[1])
 
 
 def _identity(fake: Any, kind: str) -> str:

@@ -80,7 +80,13 @@ def policy(scene: Scene, directory: Path) -> Path:
 
 
 def start(
-    scene: Scene, *, workers: int = 1, cores: str = str(SERVED_CORE), port: int = PORT, name: str = ""
+    scene: Scene,
+    *,
+    workers: int = 1,
+    inspectors: int = 1,
+    cores: str = str(SERVED_CORE),
+    port: int = PORT,
+    name: str = "",
 ) -> Running:
     """`egress run` with embedded store, inspector and all; ready when this returns."""
     name = name or f"product-{workers}"
@@ -94,7 +100,7 @@ def start(
     log = scene.folder / f"{name}.log"
     process = processes.start(
         [sys.executable, "-m", "proxy.cli", "run", "--directory", str(directory), "--state", str(paths.state_dir),
-         "--workers", str(workers), "--inspectors", "1", "--explicit", f"127.0.0.1:{port}",
+         "--workers", str(workers), "--inspectors", str(inspectors), "--explicit", f"127.0.0.1:{port}",
          "--transparent", f"127.0.0.1:{transparent}", "--metrics", "off"],
         log, core=cores, cwd=source, environment={"PYTHONPATH": str(source)},
     )  # fmt: skip

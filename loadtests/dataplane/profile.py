@@ -52,6 +52,8 @@ def main() -> int:
         case = next(case for case in cases.table(cases.QUICK, scene, args.seconds) if case.name == args.case)
         with bench.servers(scene, {case.server: bench.SERVERS[case.server]}) as (running, _absent):
             server = running[case.server]
+            if server.process is None:
+                raise ValueError(f"{case.server} has no process here")
             generator = Generator(server.routes[case.route], replace(case.load, seconds=args.seconds + 1))
             kept = args.stacks or scene.folder / "stacks.txt"
             worker = processes.matching(product.WORKER, server.process.pid)[0]

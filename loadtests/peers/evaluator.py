@@ -6,13 +6,15 @@ threshold of overlap in its arguments: {"iou", "precision", "recall", "f2"}, PII
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas
 import spacy
 from presidio_evaluator.evaluation import SpanEvaluator
 
 
-def tags(tokens, spans):
+def tags(tokens: Iterable[Any], spans: Sequence[tuple[str, int, int]]) -> list[str]:
     found = []
     for token in tokens:
         middle = (token.idx + token.idx + len(token)) / 2
@@ -20,7 +22,7 @@ def tags(tokens, spans):
     return found
 
 
-def main():
+def main() -> None:
     docs = json.load(sys.stdin)["docs"]
     tokenizer = spacy.blank("en")
     rows = []

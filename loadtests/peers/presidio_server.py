@@ -51,6 +51,7 @@ class Handler(BaseHTTPRequestHandler):
     """HTTP/1.1 with keep-alive."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one write: two would wait for the client's delayed acknowledgement
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
