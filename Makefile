@@ -15,7 +15,7 @@ MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test fuzz lint format docs lock bench bench-proxy bench-detect soak clean venv python
+.PHONY: help run demo test fuzz lint format docs lock bench bench-proxy bench-detect soak attack-bench clean venv python
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ soak: $(STAMP) ## steady load with reloads, restarts and store outages (MINUTES=
 attack: $(STAMP) ## all attack cases in network namespaces, as root (ONLY=DST,TLS-01 CASES=FILE BASELINE=mitmdump VERBOSE=1)
 	@$(BIN)/python -m tests.attack $(if $(ONLY),--only "$(ONLY)") $(if $(CASES),--cases $(CASES)) \
 	  $(if $(BASELINE),--baseline "$(BASELINE)") $(if $(VERBOSE),--verbose)
+
+attack-bench: $(STAMP) ## cases of agent-egress-bench against the running product, one JSON line at the end (DATA=folder of cases)
+	@$(BIN)/python -m tests.attack.egressbench $(if $(DATA),--data "$(DATA)") $(if $(VERBOSE),--verbose)
 
 bench-detect: $(STAMP) ## detection beside plain Presidio, one JSON line at the end (DATA=folder like the development data)
 	@$(BIN)/python -m loadtests.bench_detect $(if $(DATA),--data "$(DATA)")

@@ -6,6 +6,7 @@ with one JSON line. Every URL keeps its host; only the port becomes that of the 
 
 import argparse
 import json
+import os
 import shutil
 import ssl
 import sys
@@ -17,7 +18,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, Final, Self
 
-from proxy.dataplane.websocket import Close, Endpoint, Message, Violation
+from proxy.dataplane.websocket import Close, Endpoint, Message, Ping, Violation
 from tests.attack.egresscases import (
     FAULTS,
     Case,
@@ -37,10 +38,11 @@ from tests.attack.frames import frame
 from tests.attack.upstreams import accept_key
 from tests.lab.ca import LabCA
 from tests.lab.policy import PolicyDirectory
-from tests.lab.product import Product, eventually, read_all, read_head
+from tests.lab.product import ROOT, Product, eventually, read_all, read_head
 from tests.lab.upstream import Connection, Piece, Received, Upstream, reply
 
 DEADLINE_S: Final = 20.0
+DATA: Final = Path(os.environ.get("EGRESS_SHARED_DATA", ROOT.parent / "shared/data")) / "egress-bench"
 ALL, DENY, WILDCARD = "every-host", "default-deny", "below-wildcard"
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
 # What must never leave for a host nobody knows; names, e-mail and places are ordinary words of ordinary calls.
@@ -63,7 +65,11 @@ DLP: Final = {
     "profile": "balanced",
     "rules": [{"classes": sorted(CLASSES), "action": "block"}],
     "otherwise": "allow",
+    "uninspectable": {"image": "allow"},
 }
+_CLOSE: Final = 8
+_NORMAL: Final = 1000
+_VERDICTS: Final = frozenset({1002, 1003, 1007, 1008, 1009})
 _LIMITS: Final = {"requests_per_minute": 1_000_000}
 
 
@@ -219,21 +225,14 @@ class Talk:
             head = read_head(stream).decode("latin-1")
             if " 101 " not in head.split("\r\n", 1)[0]:
                 return self._refused(head)
-            closing = Frame(8, b"\x03\xe8", True, 0)
+            closing = Frame(_CLOSE, b"\x03\xe8", True, 0)
             stream.sendall(b"".join(_wire(each) for each in (*self._saying.frames, closing)))
             connection = self._upstream.connections[-1]
             # The Close is the last thing that the proxy writes, the case's own or one with a verdict.
             eventually(lambda: connection.closed.is_set() or _is_closed(connection), "no Close upstream")
             self._upstream.drop_connections()
             code = _close_code(read_all(stream))
-        sent, arrived = _messages(self._saying.frames), _arrived(connection)
-        # 1000 is what the case's own Close asks for: anything else is the proxy's verdict.
-        denied = code in {1002, 1003, 1007, 1008, 1009}
-        return Outcome(
-            denied and arrived != sent,
-            arrived == sent and code == 1000,
-            f"close {code}, {len(arrived)} of {len(sent)} message(s) arrived",
-        )
+        return judged(self._saying.frames, _events(connection), code)
 
     def _open(self, words: bytes) -> tuple[Any, str]:
         """(stream after `words` were sent, "") or (None, the head of a refusal)."""
@@ -286,6 +285,19 @@ def _read(data: bytes, side: Any) -> list[object]:
     return events
 
 
+def judged(frames: Sequence[Frame], events: Sequence[object], code: int) -> Outcome:
+    """`events`: what the upstream read; `code`: of the Close that came back, 1000 being what the case's own asks for.
+
+    A ping or pong whose payload did not arrive is contained without a denial: the proxy answers these itself.
+    """
+    sent, arrived = _messages(frames), [event.payload for event in events if isinstance(event, Message)]
+    hidden = [each.payload for each in frames if each.opcode > _CLOSE and each.payload]
+    passed = [event.payload for event in events if isinstance(event, Ping) and event.payload]
+    contained = arrived != sent if code in _VERDICTS else bool(hidden) and not passed
+    whole = arrived == sent and code == _NORMAL
+    return Outcome(contained, whole, f"close {code}, {len(arrived)} of {len(sent)} message(s) arrived")
+
+
 def _messages(frames: Iterable[Frame]) -> list[bytes]:
     """Payloads of the data messages that a lenient reader would put together."""
     messages: list[bytes] = []
@@ -299,10 +311,6 @@ def _messages(frames: Iterable[Frame]) -> list[bytes]:
 
 def _events(connection: Connection) -> list[object]:
     return _read(bytes(connection.raw).partition(b"\r\n\r\n")[2], "client")
-
-
-def _arrived(connection: Connection) -> list[bytes]:
-    return [event.payload for event in _events(connection) if isinstance(event, Message)]
 
 
 def _is_closed(connection: Connection) -> bool:
@@ -345,7 +353,7 @@ def table(rows: Sequence[Row]) -> str:
 def main() -> int:
     """0 when it ran, or there is nothing to run; the figures are for the reader to judge."""
     parser = argparse.ArgumentParser(prog="make attack-bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of cases, one JSON file each")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of cases, one JSON file each")
     parser.add_argument("--verbose", action="store_true", help="what came of every case")
     arguments = parser.parse_args()
     cases = load(arguments.data) if arguments.data.is_dir() else []
