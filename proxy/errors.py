@@ -325,7 +325,8 @@ class Denied(Exception):
 
     `detail` never holds prompt text, secrets or header values; it may hold names that the caller sent and that are
     not sensitive (host, method, model, entity type). `where` is `file:line:col` of the rule that decided, or "".
-    `status` overrides the code's HTTP status (403 instead of 407 when a credential was given but is not good).
+    `status` overrides the code's HTTP status (403 instead of 407 when a credential was given but is not good). `sent`:
+    the request had left for the upstream by then, which may bill it.
     """
 
     def __init__(
@@ -338,6 +339,7 @@ class Denied(Exception):
         remedy: str = "",
         retry_after_s: int | None = None,
         status: int | None = None,
+        sent: bool = False,
     ) -> None:
         super().__init__(code, detail)
         self.reason = REASONS[code]
@@ -348,3 +350,4 @@ class Denied(Exception):
         self.remedy = remedy or self.reason.remedy
         self.retry_after_s = retry_after_s
         self.status = status or self.reason.status
+        self.sent = sent

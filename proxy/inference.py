@@ -17,7 +17,7 @@ from proxy.providers import Call, Provider
 
 # A request without a cap of its own or of its policy still gets one when a budget must bound it.
 DEFAULT_OUTPUT_CAP_TOKENS = 4096
-# Refusals that come after the whole request has left.
+# Refusals that come after the whole request has left, whether or not they say so.
 _SENT = frozenset({"upstream_timeout", "upstream_malformed"})
 # Fields of a provider's own name choose account, version and beta features: another answer.
 _VARIANTS = (b"anthropic-", b"openai-", b"x-goog-")
@@ -71,7 +71,7 @@ async def _answered(context: Context, entry: Entry, request: Request, provider: 
     try:
         return await forward(context, entry, request)
     except (Aborted, Denied) as error:
-        if (isinstance(error, Aborted) and error.sent) or (isinstance(error, Denied) and error.code in _SENT):
+        if error.sent or (isinstance(error, Denied) and error.code in _SENT):
             await settle(context, _unanswered(provider, call))
         raise
 

@@ -271,7 +271,8 @@ class H2Stream(HttpStream):
         if self._carrier is None or self._over:
             return
         if not self.carrier.started and isinstance(error, Aborted):
-            error = Denied("upstream_unreachable", "The upstream closed the stream without an answer")
+            detail = "The upstream closed the stream without an answer"
+            error = Denied("upstream_unreachable", detail, sent=self.carrier.sent)
         if self.carrier.sent and self.context.server.connected:
             yield from self._cancel_upstream()
         self.server_state = self.state_errored

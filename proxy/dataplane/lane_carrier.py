@@ -172,7 +172,9 @@ class LaneCarrier:
             self._drop_upstream()
             if repeatable:
                 return None
-            raise Denied("upstream_unreachable", f"{head.authority} closed the connection without an answer") from None
+            raise Denied(
+                "upstream_unreachable", f"{head.authority} closed the connection without an answer", sent=True
+            ) from None
 
     async def _read_answer_head(self, channel: Channel) -> ResponseHead:
         for _ in range(MAX_INTERIM):

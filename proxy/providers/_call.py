@@ -16,6 +16,8 @@ type Group = tuple[str | int, ...]
 
 # Token counts beyond this are nonsense, not usage (the largest context windows hold some ten million tokens).
 _MAX_TOKENS = 1 << 32
+# The most answers that OpenAI gives to one request. Each is billed up to the output cap.
+MAX_CHOICES = 128
 # A token of any current tokenizer covers two bytes of JSON text or more on all but contrived input (English prose: 4,
 # code and CJK in UTF-8: 3, base64 and digits: 2 to 3); the settlement corrects the rest.
 INPUT_BYTES_PER_TOKEN = 2
@@ -133,13 +135,20 @@ def read_cap(fields: Mapping[str, Any], *names: str) -> int | None:
 
 
 def read_choices(fields: Mapping[str, Any]) -> int:
-    """How many answers the request asks for (`n`)."""
+    """How many answers the request asks for (`n`). Denied: malformed, or too_large above MAX_CHOICES."""
     value = fields.get("n")
     if value is None:
         return 1
     choices = count(value)
     if not choices:
         raise Denied("malformed", "`n` must be a whole number of at least 1", remedy=_number_remedy("n"))
+    if choices > MAX_CHOICES:
+        raise Denied(
+            "too_large",
+            f"`n` asks for {choices} answers; one request may ask for {MAX_CHOICES}",
+            remedy=f"Send `n` of at most {MAX_CHOICES}, or several requests.",
+            status=400,
+        )
     return choices
 
 

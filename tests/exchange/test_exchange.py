@@ -144,6 +144,27 @@ def test_error_answer_releases_the_reservation(policy: Snapshot) -> None:
     assert script.record["status"] == 500
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_call_that_was_sent_and_not_answered_is_settled_as_estimated(policy: Snapshot, sent: bool) -> None:
+    script = Script(fail_at=4, error=lambda: Denied("upstream_unreachable", sent=sent))
+    script.run(exchange(context(policy), head()))
+    assert script.names[4] == "Forward"
+    (settled,) = script.of(effects.Settle)
+    assert (settled.usd_nanos > 0, settled.estimated) == (sent, sent)
+    assert script.record["code"] == "upstream_unreachable"
+
+
+def test_each_answer_that_is_asked_for_is_reserved(policy: Snapshot) -> None:
+    def reserved(choices: int) -> tuple[int, int]:
+        body = b'{"model":"gpt-4o-mini","max_tokens":50,"n":%d,"messages":[]}' % choices
+        script = Script({effects.ReadBody: (body, ())}).run(exchange(context(policy), head()))
+        return len(body), script.of(effects.Reserve)[0].usd_nanos
+
+    (short, one), (long, many) = reserved(1), reserved(9)
+    assert short == long
+    assert many - one == 8 * 50
+
+
 def test_identity_never_travels(policy: Snapshot) -> None:
     extra = (
         (b"Proxy-Authorization", b"Basic secret"), (b"Proxy-Connection", b"keep-alive"), (b"X-Forwarded-For", b"1"),

@@ -24,6 +24,7 @@ from tests.lab.upstream import Answer, Piece, Received, chunked, reply
 
 CARD = "4111 1111 1111 1111"
 EMAIL = "jane.doe@example.com"
+WORKERS = 2
 OPENAI_KEY = "sk-proj-" + "Ab1" * 14
 TOKENIZE = {
     "rules": [
@@ -240,5 +241,5 @@ def build_house(stack: ExitStack, **options: Any) -> House:
         policy.app("poor", *llm, budget={"daily_usd": 1}, limits={"max_output_tokens": 60}, dlp=OPEN_DLP)
         policy.app("gone", *base, expires="2021-01-01", dlp=OPEN_DLP)
 
-    lab = build_lab(stack, setup, **{"workers": 2, **options})
+    lab = build_lab(stack, setup, **{"workers": WORKERS, **options})
     return House(lab, Llm(), talk)

@@ -49,6 +49,18 @@ def test_no_answer_at_all_is_a_502_with_its_reason(house: House) -> None:
     assert house.one()["code"] == "upstream_unreachable"
 
 
+def test_an_inference_call_without_an_answer_costs_its_input(house: House) -> None:
+    house.lab.api.answer = raw()
+    with house.product.httpx("open") as client:
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "one two three"}]}
+        answer = client.post(house.url() + "/v1/chat/completions", json=body)
+    assert answer.status_code == 502
+    record = house.one()
+    assert record["code"] == "upstream_unreachable"
+    assert record["gen_ai.usage.input_tokens"] > 0
+    assert record["cost_usd_nanos"] > 0
+
+
 def test_a_client_that_leaves_is_recorded_once_and_the_upstream_is_let_go(house: House) -> None:
     import threading
 

@@ -118,6 +118,18 @@ def test_unreadable_or_ambiguous_requests_are_refused(body: bytes) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(("choices", "refused"), [(1, False), (128, False), (129, True), (1 << 32, True)])
+def test_the_number_of_answers_is_bounded(choices: int, refused: bool) -> None:
+    body = b'{"model":"m","n":%d}' % choices
+    if not refused:
+        assert call_of(body).choices == choices
+        return
+    with pytest.raises(Denied, match=f"asks for {choices} answers") as caught:
+        call_of(body)
+    assert caught.value.code == "too_large"
+    assert "at most 128" in caught.value.remedy
+
+
 def test_repeats_elsewhere_are_none_of_our_business() -> None:
     """Only members that policy or money depend on must be unambiguous; text may hold their names."""
     body = b'{"model":"m","metadata":{"model":"x"},"messages":[{"content":"\\"model\\":\\"y\\" \\u0041","model":1}]}'
