@@ -86,6 +86,15 @@ def has_digit(text: str) -> bool:
 
 
 _DIGIT: Final = re.compile(r"[0-9]")
+_FOLDS_ODDLY: Final = re.compile("[\u0130\u0131\u017f\u212a\ud800-\udfff]")
+"""What `re` takes for ASCII letters where case does not matter, and `str.lower` does not make them; and what an
+automaton over UTF-8 cannot read."""
+
+
+def mentions(text: str, parts: Iterable[str]) -> bool:
+    """Whether a pattern that ignores case and needs one of `parts` (lower case) could match. Far cheaper than it."""
+    lower = text.lower()
+    return any(part in lower for part in parts) or (not text.isascii() and _FOLDS_ODDLY.search(text) is not None)
 
 
 @lru_cache(maxsize=512)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from proxy.model import Finding
-from proxy.recognizers.base import LIKELY, Recognizer, has_digit
+from proxy.recognizers.base import LIKELY, Recognizer, has_digit, mentions
 
 _MONTH: Final = (
     r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mär|mai|okt|dez|ene|abr|ago|dic|janv|févr|avr|juin|juil|août|"
@@ -25,7 +25,7 @@ _CUE: Final = (
 _BORN: Final = re.compile(
     rf"(?<![^\W\d_]){_CUE}[\"']?(?:[ ]?(?:is|was|ist|es|est|è|é)\b)?[\s:=\"'(,\-]{{0,6}}{_DATE}", re.IGNORECASE
 )
-_TRIGGER: Final = re.compile(r"birth|dob|d\.o\.b|born|gebo|gebu|geb\.|nac|naiss|né|nas|nat[oa]", re.IGNORECASE)
+_NEEDED: Final = ("birth", "dob", "d.o", "do.b", "born", "geb", "nac", "naiss", "né", "nas", "nato", "nata")
 
 
 def _find(text: str) -> Iterator[Finding]:
@@ -34,7 +34,7 @@ def _find(text: str) -> Iterator[Finding]:
 
 
 def _trigger(text: str) -> bool:
-    return has_digit(text) and _TRIGGER.search(text) is not None
+    return has_digit(text) and mentions(text, _NEEDED)
 
 
 RECOGNIZER: Final = Recognizer(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from proxy.model import Finding
+from proxy.recognizers._hints import Hints
 from proxy.recognizers.base import LIKELY, POSSIBLE, Recognizer
 
 _NAME: Final = r"[^\W\d_a-zßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþ][^\W\d_'\u2019\-]{1,24}(?:['\u2019\-][^\W\d_]{1,24})?"
@@ -37,6 +38,23 @@ _CUES: Final = tuple(
         (rf"(?<!\w)(?:said|says|asked|replied|wrote)[ ](?P<name>{_FULL})(?=[ ]*[.,!?:\n\"])", 0, POSSIBLE),
     )
 )
+_NEEDED: Final = (
+    tuple(f"{title}{end}" for title in ("mr", "mrs", "ms", "miss", "mx", "dr", "prof", "herr", "frau", "mme", "mlle",
+                                        "madame", "monsieur", "señor", "señora", "sr", "sra", "signor", "signora")
+          for end in (" ", ". ")),
+    ("mr. ", "mrs. ", "ms. ", "dr. ", "prof. "),
+    ("ame's ", "ame is ", "amed ", "call me ", "call him ", "call her ", "calls me ", "calls him ", "calls her "),
+    ("name is ",),
+    tuple(f"{field}{gap}" for field in ("name", "contact", "customer", "patient", "employee", "recipient",
+                                        "signed by", "attn", "attn.", "cc", "from") for gap in (":", " :")),
+    ("i am ", "i'm ", "i\u2019m ", "this is "),
+    ("dear ", "hi ", "hello ", "hey "),
+    ("regards,", "sincerely,", "cheers,", "thanks,"),
+    (">",),
+    ("said ", "says ", "asked ", "replied ", "wrote "),
+)  # fmt: skip
+_HINTS: Final = Hints(_NEEDED)
+"""What each cue needs, in the order of `_CUES`."""
 _NO_NAMES: Final = frozenset(
     [
         "All",
@@ -98,14 +116,10 @@ _NO_NAMES: Final = frozenset(
         "used",
     ]
 )
-_TRIGGER: Final = re.compile(
-    r"name|[Cc]all|\b(?:[Mm]rs?|[Mm]s|Miss|Mx|[Dd]r|[Pp]rof|Herr|Frau|Mme|Mlle|M(?:adame|onsieur)|Señor|Sra?|Signor)|"
-    r"I am|I['\u2019]m|his is|Dear|H[ie]|egards|incerely|heers|hanks|sa(?:id|ys)|asked|replied|wrote|>|:\s"
-)
 
 
 def _find(text: str) -> Iterator[Finding]:
-    for pattern, score in _CUES:
+    for pattern, score in (_CUES[at] for at in sorted(_HINTS.possible(text))):
         for match in pattern.finditer(text):
             name = match["name"]
             words = name.replace(".", " ").split()
@@ -116,15 +130,10 @@ def _find(text: str) -> Iterator[Finding]:
             )
 
 
-def _trigger(text: str) -> bool:
-    return _TRIGGER.search(text) is not None
-
-
 RECOGNIZER: Final = Recognizer(
     name="person_name",
     entities=frozenset({"PERSON"}),
     layer="pattern",
     languages=frozenset({"en"}),
     find=_find,
-    trigger=_trigger,
 )

@@ -17,6 +17,7 @@ from proxy.recognizers.base import (
     ModelUnavailable,
     Recognizer,
     has_digit,
+    mentions,
     near,
     word_pattern,
 )
@@ -91,6 +92,8 @@ def _stretches(text: str, bridge: _Bridge) -> Iterator[tuple[int, int]]:
     """Where to look: everywhere, or only around context words where nothing counts without one."""
     if not bridge.only_with_context:
         yield 0, len(text)
+        return
+    if not mentions(text, bridge.context):
         return
     first = last = -1
     for word in word_pattern(bridge.context).finditer(text):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from proxy.model import Finding
-from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer
+from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer, mentions
 from proxy.recognizers.secret_token import documentation
 
 _NAME: Final = (
@@ -99,13 +99,13 @@ def _find(text: str) -> Iterator[Finding]:
             yield Finding("SECRET", match.start(2), match.end(2), LIKELY, "secret_keyword")
 
 
-_TRIGGER: Final = re.compile(
-    r"pass|pw|secret|token|key|credential|bearer|basic|connection|contrase|-u |--user", re.IGNORECASE
-)
+_NEEDED: Final = (
+    "pass", "pw", "secret", "token", "key", "credential", "bearer", "basic", "connection", "contrase", "-u ", "--user",
+)  # fmt: skip
 
 
 def _trigger(text: str) -> bool:
-    return _TRIGGER.search(text) is not None
+    return mentions(text, _NEEDED)
 
 
 RECOGNIZER: Final = Recognizer(

@@ -15,7 +15,6 @@ _LIST_WORDS: Final = 2048
 _WORD: Final = re.compile(r"[a-z]{3,8}", re.IGNORECASE)
 _GAP: Final = re.compile(r"[\s,;|\"'*_.:()\-\[\]0-9]{1,8}\Z")
 """Between words: spaces, commas, line ends, the numbers of a list."""
-_RUN: Final = re.compile(r"[A-Za-z]{3,8}(?:[\s,;|\"'*_.:()\-\[\]0-9]{1,8}[A-Za-z]{3,8}){11}")
 
 
 @cache
@@ -72,7 +71,9 @@ def _is_phrase(words: list[tuple[int, int, int]], size: int) -> bool:
 
 
 def _trigger(text: str) -> bool:
-    return _RUN.search(text) is not None
+    """Twelve words of the list in a row, whatever stands between them."""
+    known = map(_places().__contains__, map(str.lower, _WORD.findall(text)))
+    return bytes(min(_SIZES) * [True]) in bytes(known)
 
 
 def _load() -> None:

@@ -3,11 +3,12 @@ military box, a postcode after its name), then the words and numbers around it t
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from typing import Final
 
 from proxy.model import Finding
-from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer, has_digit
+from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer, has_digit, mentions
 
 _NAME: Final = r"[^\W\d_a-zßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþ][\w'\u2019\-]{0,30}\.?"
 _PARTICLES: Final = frozenset(
@@ -94,7 +95,7 @@ _ANCHORS: Final = tuple(
             rf"(?<!\w)(?:{_NUMBER},?[ ])?[^\W\d_]\w{{1,30}}{_ENDING}[ ]{_NUMBER}(?!\w)",
             re.IGNORECASE,
             LIKELY,
-            "",
+            _ENDING.strip("(?:)").replace("\\", ""),
         ),
         (
             r"(?<!\w)(?:apt|suite|ste|apartment|flat)\.?[ ]#?[0-9]{1,5}[A-Za-z]?(?!\w)",
@@ -120,6 +121,8 @@ _ANCHORS: Final = tuple(
         (rf"(?<!\w){_NUMBER}[ ]{_WORDS}(?=[,\n])", 0, WITH_CONTEXT_ONLY, ""),
     )
 )
+_NUMBERLESS: Final = _ANCHORS[1][0]
+_DIGIT: Final = re.compile(r"[0-9]")
 _TOKEN_AFTER: Final = re.compile(r"(?:,?[ ]{1,3}|,?[ ]?\n[>#? ]{0,4},?[ ]?)([^\s,;:!?()]{1,40})")
 _TOKEN_BEFORE: Final = re.compile(r"([^\s;:!?()]{1,40})(?:[ ]{1,3}|[ ]?\n[>#? ]{0,4})\Z")
 _MAX_AFTER: Final = 9
@@ -208,18 +211,41 @@ def _extended_start(text: str, start: int) -> int:
     return kept if first is None or first.start() < kept + 6 else first.start()
 
 
+def _numbered(text: str) -> Iterator[tuple[int, int]]:
+    """Runs of lines with a number, line ends included. No anchor goes over a line end; all but one hold numbers."""
+    first = last = 0
+    while (digit := _DIGIT.search(text, last)) is not None:
+        start = text.rfind("\n", last, digit.start()) + 1 or last
+        if first < last < start:
+            yield first, last
+        first = first if start == last and first < last else start
+        last = text.find("\n", digit.start()) + 1 or len(text)
+    if first < last:
+        yield first, last
+
+
+def _matches(
+    text: str, stretches: Sequence[tuple[int, int, str]], pattern: re.Pattern[str], hints: tuple[str, ...]
+) -> Iterator[re.Match[str]]:
+    if pattern is _NUMBERLESS:
+        stretches = [(0, len(text), text)]
+    for start, end, part in stretches:
+        if not hints or mentions(part, hints):
+            yield from pattern.finditer(text, start, end)
+
+
 def _find(text: str) -> Iterator[Finding]:
-    lower = text.lower()
+    stretches = [(start, end, text[start:end]) for start, end in _numbered(text)]
+    # Several anchors end at the same place.
+    extended = cache(partial(_extended_end, text))
     for pattern, score, hints in _ANCHORS:
-        if hints and not any(hint in lower for hint in hints):
-            continue
-        for match in pattern.finditer(text):
+        for match in _matches(text, stretches, pattern, hints):
             start, end = match.span("value") if "value" in pattern.groupindex else match.span()
             if _MONTHS.search(match[0]):
                 continue
             unit = score == LIKELY and _UNIT.match(match[0].partition(" ")[0]) is not None
             begin = min(start, _extended_start(text, start)) if unit else start
-            yield Finding("LOCATION", begin, _extended_end(text, end), score, "street_address")
+            yield Finding("LOCATION", begin, extended(end), score, "street_address")
 
 
 _STREET: Final = re.compile(r"Street|Avenue|Road|Lane|Boulevard|Square")
