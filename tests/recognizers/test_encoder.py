@@ -1,0 +1,90 @@
+"""The fused int8 graph says what the published graph says, whatever it is batched with."""
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from proxy.recognizers import _encoder, rampart
+from proxy.recognizers._onnx import Array, Graph
+
+TEXTS = (
+    "Please call Jane Roe on Monday about the invoice for 12 Main Street in Springfield.",
+    "Karl-Heinz Müller wohnt in der Hauptstraße 5 in 50667 Köln und arbeitet bei der Post.",
+    "Write a function that merges two sorted lists and returns the result.",
+)
+
+
+@cache
+def published() -> Path:
+    spec = importlib.util.find_spec(rampart.PACKAGE)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "models/rampart/onnx/model_q4.onnx"
+
+
+def windows(texts: Sequence[str] = TEXTS) -> list[list[int]]:
+    model = rampart.model()
+    return [model.tokenizer.encode(text).ids for text in texts]
+
+
+def reference(ids: Sequence[int]) -> Array:
+    import onnxruntime
+
+    session: Any = onnxruntime.InferenceSession(str(published()), providers=["CPUExecutionProvider"])
+    feed = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64),
+            "token_type_ids": np.zeros((1, len(ids)), np.int64)}  # fmt: skip
+    wanted = {each.name for each in session.get_inputs()}
+    logits: Array = session.run(None, {name: value for name, value in feed.items() if name in wanted})[0][0]
+    return logits
+
+
+def kinds(logits: Array) -> Array:
+    return np.asarray(rampart.probabilities(logits, rampart.model().groups).argmax(-1))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_it_says_what_the_published_graph_says(text: str) -> None:
+    (ids,) = windows([text])
+    ours, theirs = rampart.model().encoder.run([ids])[0], reference(ids)
+    assert ours.shape == theirs.shape
+    assert (kinds(ours) == kinds(theirs)).mean() >= 0.95
+
+
+def test_what_a_window_is_batched_with_changes_no_decision() -> None:
+    encoder, every = rampart.model().encoder, windows()
+    together = encoder.run(every)
+    for row, ids in enumerate(every):
+        alone = encoder.run([ids])[0]
+        assert (kinds(together[row, : len(ids)]) == kinds(alone)).mean() >= 0.95
+
+
+def test_padding_is_not_attended_to() -> None:
+    """The same window beside itself lengthened: its own sums are quantised alike, so little but attention could differ."""
+    encoder, (ids, longer, _) = rampart.model().encoder, windows()
+    short = ids[:6]
+    beside = encoder.run([short, longer])[0, : len(short)]
+    masked_off = encoder.run([short + [0] * (len(longer) - len(short))])[0, : len(short)]
+    alone = encoder.run([short])[0]
+    assert 2 * np.abs(beside - alone).max() < np.abs(masked_off - alone).max()
+
+
+def test_nibbles_are_unpacked_low_first_around_eight() -> None:
+    packed = np.array([[[0x80, 0xF7]], [[0x08, 0x19]]], np.uint8)
+    scales = np.array([0.5, 2.0], np.float32)
+    assert _encoder._unpacked(packed, scales).tolist() == [[-4, 0, -0.5, 3.5], [0, -16, 2, -14]]
+
+
+@pytest.mark.parametrize("model", [b"", b"no model", b"\x3a\x00", Graph().model({}, {})])
+def test_what_is_not_the_model_is_refused(model: bytes) -> None:
+    with pytest.raises((KeyError, ValueError, IndexError)):
+        _encoder.Encoder(model)
+
+
+def test_a_model_that_was_cut_is_refused() -> None:
+    with pytest.raises((KeyError, ValueError, IndexError)):
+        _encoder.Encoder(published().read_bytes()[:-1000])
