@@ -64,7 +64,7 @@ def test_what_a_window_is_batched_with_changes_no_decision() -> None:
 
 
 def test_padding_is_not_attended_to() -> None:
-    """The same window beside itself lengthened: its own sums are quantised alike, so little but attention could differ."""
+    """Activations are quantised per batch, so a little differs anyhow; attention to what is no token differs more."""
     encoder, (ids, longer, _) = rampart.model().encoder, windows()
     short = ids[:6]
     beside = encoder.run([short, longer])[0, : len(short)]
