@@ -28,6 +28,12 @@ _PEOPLE_KEY: Final = re.compile(
 _THINGS_KEY: Final = re.compile(
     r"(?:file|host|path|domain|class|model|tool|table|column|field|event|space|node)_?name", re.IGNORECASE
 )
+_SECRET_KEY: Final = re.compile(
+    r"pass(?:word|wd|phrase|code)|pwd\Z|secret|credential"
+    r"|(?:api|access|private|auth|account|signing|encryption|master)[_\- ]?key"
+    r"|(?:access|auth|api|bearer|session|refresh)[_\- ]?token",
+    re.IGNORECASE,
+)
 _DECLARATIONS: Final = frozenset(
     ("tools", "functions", "function", "tool_choice", "tool_calls", "response_format", "properties", "input_schema")
 )
@@ -89,15 +95,19 @@ def _readings(text: str) -> list[Reading]:
 
 
 def _context(leaf: TextLayer) -> str:
-    """A bare number or word says little, `ssn: 536228176`, `name: jane` say what it is: the key stands in front."""
+    """A bare value says little, `ssn: 536228176`, `name: jane` or `password: …` say what it is: the key is in front."""
     if not isinstance(leaf, Leaf) or leaf.kind == "key" or len(leaf.text) > _KEYED_CHARS:
         return ""
     key = leaf.node[1]
     if not isinstance(key, str) or len(key) > _KEYED_CHARS:
         return ""
-    if not _KEYED_VALUE.fullmatch(leaf.text) and not _names_people(key, leaf):
+    if not _KEYED_VALUE.fullmatch(leaf.text) and not _names_people(key, leaf) and not _names_a_secret(key, leaf):
         return ""
     return printable(key).replace("_", " ").replace("-", " ") + ": "
+
+
+def _names_a_secret(key: str, leaf: Leaf) -> bool:
+    return leaf.kind == "string" and _SECRET_KEY.search(key) is not None
 
 
 def _names_people(key: str, leaf: Leaf) -> bool:

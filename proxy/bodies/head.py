@@ -24,6 +24,9 @@ _LISTS: Final = re.compile(
 )
 """Members and parameters (RFC 9110 section 5.6): never two words side by side, so no sentence."""
 
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_]{20}")
+"""No word of a plain value is as long as the shortest keys of vendors, which may hold few digits or none."""
+
 _FORMS: Final[dict[str, re.Pattern[str]]] = {
     "host": re.compile(r"[A-Za-z0-9._:\[\]-]{1,260}"),  # equal to the allowed authority, or the lane refuses
     "content-length": re.compile(r"\d{1,9}"),
@@ -43,6 +46,9 @@ _FORMS: Final[dict[str, re.Pattern[str]]] = {
     ),
     "user-agent": _TAME,
 }  # fmt: skip
+_CHECKED_ELSEWHERE: Final = frozenset(("host", "sec-websocket-key"))
+"""The one equals the allowed authority; the other is sixteen bytes by its definition (RFC 6455 section 4.1)."""
+
 _SDK_PREFIX: Final = "x-stainless-"
 _STRIPPED: Final = frozenset(("proxy-authorization",))
 """Consumed by the proxy, never sent on."""
@@ -138,12 +144,12 @@ def _text(raw: bytes) -> str:
 
 
 def _is_plain(name: str, value: str) -> bool:
-    if name.startswith(_SDK_PREFIX):
-        return _TAME.fullmatch(value) is not None
-    pattern = _FORMS.get(name)
+    pattern = _TAME if name.startswith(_SDK_PREFIX) else _FORMS.get(name)
     if name == "user-agent":
         value = _BROWSER.sub("", value)
-    return pattern is not None and pattern.fullmatch(value) is not None
+    if pattern is None or pattern.fullmatch(value) is None:
+        return False
+    return name in _CHECKED_ELSEWHERE or _TOKEN.search(value) is None
 
 
 def _basic_credentials(name: str, value: str) -> list[str]:

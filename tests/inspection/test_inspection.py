@@ -87,6 +87,23 @@ def test_the_key_is_context_for_a_bare_number() -> None:
     assert [(f.start, f.end) for f in verdict.findings] == [(0, 9), (0, 9)]
 
 
+@pytest.mark.parametrize(
+    "key", ["password", "db-password", "clientSecret", "api_key", "AWS_SECRET_ACCESS_KEY", "accessToken"]
+)
+def test_the_key_is_context_for_a_secret(key: str) -> None:
+    detector = RegexDetector()
+    run(json.dumps({"a": {key: "Tr0ub4dor"}}).encode(), dlp=REDACT, detector=detector)
+    spoken = key.replace("_", " ").replace("-", " ")
+    assert f"{spoken}: Tr0ub4dor" in detector.texts
+
+
+@pytest.mark.parametrize("key", ["next_page_token", "max_tokens", "key", "idempotency_key", "bypass", "compass"])
+def test_other_keys_are_no_context_for_a_word(key: str) -> None:
+    detector = RegexDetector()
+    run(json.dumps({key: "Tr0ub4dor"}).encode(), dlp=REDACT, detector=detector)
+    assert "Tr0ub4dor" in detector.texts
+
+
 def test_keys_are_changed_too() -> None:
     verdict = run(json.dumps({MAIL: {"a": 1}}).encode(), dlp=REDACT)
     assert verdict.body == b'{"<EMAIL_ADDRESS>": {"a": 1}}'
