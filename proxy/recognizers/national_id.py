@@ -105,7 +105,8 @@ def _inside_word(text: str, start: int, end: int) -> bool:
 def _rows(text: str) -> list[int]:
     """Rows that could find something: their word is there, or they need none and a number has a telling form."""
     automaton, rows = _by_word()
-    lower = text.lower()
+    # A lone surrogate (JSON can escape one) has no UTF-8, which the automaton reads.
+    lower = text.lower().encode("utf-8", "replace").decode()
     hits = automaton.find_matches_as_indexes(lower, overlapping=True)
     spoken = {which for which, start, end in hits if not _inside_word(lower, start, end)}
     wanted = {row for which in spoken for row in rows[which]}

@@ -137,7 +137,8 @@ def test_threads_share_one_engine(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\ud800 Jane", "\x00" * 50, "\u202e4111 1111 1111 1111", "a" * 100_000, "\n" * 10_000]
+    "text",
+    ["\ud800 Jane", "\ud800 5 Main Street", "\x00" * 50, "\u202e4111 1111 1111 1111", "a" * 100_000, "\n" * 10_000],
 )
 def test_odd_texts_are_no_error(engine: Engine, text: str) -> None:
     assert len(engine.detect([text])) == 1
