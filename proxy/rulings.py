@@ -1,7 +1,7 @@
 """Rulings of this second, so that a client that asks the same again and again is judged once a second.
 
 A ruling is a pure function of its facts; here the facts are the key. Only permissions are remembered, and none outlives
-the second, the snapshot or the kills that it was given under.
+the second, the snapshot or the kills that it was given under (these are replaced, never changed in place).
 """
 
 from collections.abc import Mapping
