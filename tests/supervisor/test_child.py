@@ -35,10 +35,12 @@ def test_a_child_that_ran_for_a_while_starts_over_without_a_pause() -> None:
 def test_children_dial_themselves_and_know_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://elsewhere:1")
     monkeypatch.setenv("no_proxy", "x")
+    monkeypatch.setenv("EGRESS_RECOGNIZERS", "/own")
     environment = child_environment(EXTRA="1")
     assert not [name for name in environment if name.lower().endswith("_proxy")]
     assert environment["EGRESS_PARENT_PID"] == str(os.getpid())
     assert environment["EXTRA"] == "1"
+    assert environment["EGRESS_RECOGNIZERS"] == "/own", "inspectors must find what `egress check` finds"
 
 
 def test_output_goes_to_a_private_log(state_dir: Path) -> None:
