@@ -37,7 +37,7 @@ class Report:
         self.problems: dict[str, list[str]] = defaultdict(list)
         self.ran: Counter[str] = Counter()
         self.leaked: set[str] = set()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.verbose = verbose
 
     def add(self, case: str, label: str, found: Iterable[str], *, leaked: bool = False, seen: str = "") -> None:
@@ -103,7 +103,10 @@ def main() -> int:
     # The namespaces and processes made here go away also when `timeout` or a CI job ends us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     only = [one for one in options.only.split(",") if one]
-    wanted = lambda number: not only or any(number == one or number.startswith(f"{one}-") for one in only)  # noqa: E731
+
+    def wanted(number: str) -> bool:
+        return not only or any(number == one or number.startswith(f"{one}-") for one in only)
+
     titles = known_cases()
     files = [*sorted(HERE.glob("*.yaml")), *options.cases]
     cases = [case for case in load(files) if wanted(case["id"])]

@@ -301,7 +301,8 @@ def as_h2(request: bytes, authority: bytes) -> tuple[list[tuple[bytes, bytes]], 
 
 
 def _unchunk(body: bytes) -> list[bytes]:
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while True:
         end = body.index(b"\r\n", at)
         size = int(body[at:end].split(b";")[0], 16)

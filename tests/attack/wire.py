@@ -142,7 +142,7 @@ def build(expression: Any, values: Mapping[str, Any]) -> bytes:  # noqa: C901 - 
         case "gzip_zeros":
             return gzip.compress(bytes(int(operand) << 20), mtime=0)
         case "br_zeros":
-            return brotli.compress(bytes(int(operand) << 20))
+            return bytes(brotli.compress(bytes(int(operand) << 20)))
         case "zstd_zeros":
             return _zstd(bytes(int(operand) << 20))
         case "frame":

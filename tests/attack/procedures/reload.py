@@ -35,7 +35,7 @@ def product_of(bench: Bench) -> Product:
     return bench.world.product
 
 
-def store_of(bench: Bench) -> "redis.Redis[bytes]":
+def store_of(bench: Bench) -> Any:
     """A connection to the product's own store, as an attacker on the store would have it."""
     return redis.Redis(unix_socket_path=str(product_of(bench).paths.store_socket), socket_timeout=5)
 
@@ -89,7 +89,7 @@ def revision_of(content: bytes) -> str:
 def head_of(bench: Bench) -> Manifest:
     """The newest manifest of the store."""
     raw = store_of(bench).lindex(_P + "log", 0)
-    return parse(bytes(raw))  # type: ignore[arg-type]
+    return parse(bytes(raw))
 
 
 def put(bench: Bench, manifest: bytes, seq: int, revision: str, content: bytes, *, notify: bool = True) -> None:
@@ -135,7 +135,7 @@ def hung_store(bench: Bench) -> None:
     """A store that hangs (CLIENT PAUSE, then SIGSTOP) is not on the path of a request."""
     bench.check(status(bench) == 200, "not serving before")
     store = store_of(bench)
-    store.execute_command("CLIENT", "PAUSE", "3000", "ALL")
+    store.client_pause(3000)
     _legal_at_once(bench, "paused")
     pids = children(bench, "valkey")
     bench.check(pids, "no store process found")
@@ -162,7 +162,7 @@ def _legal_at_once(bench: Bench, when: str) -> None:
 
 
 @contextlib.contextmanager
-def _said_no(store: "redis.Redis[bytes]", kind: str) -> Iterator[None]:
+def _said_no(store: Any, kind: str) -> Iterator[None]:
     """The store answers with that error for as long as the block lasts."""
     names = (_P + "epoch", _P + "log")
     if kind == "NOAUTH":
@@ -220,7 +220,7 @@ def forged(bench: Bench) -> None:
         ("other content", true, "content"),
     ):
         put(bench, manifest.to_bytes(), manifest.seq, manifest.revision, content)
-        got = wait_until(lambda why=why: refused_why(bench) == why, _POLLED_S)  # type: ignore[misc]
+        got = wait_until(lambda why=why: refused_why(bench) == why, _POLLED_S)
         bench.check(got, f"{name}: refused as {refused_why(bench)!r}, expected {why}")
         if evil_status(bench) != 403:
             bench.leak(f"{name}: the evil host is open")
