@@ -78,6 +78,8 @@ class Assembly:
         services.counters.set("connections_open", (), open_now)
         for sink, lost in services.audit.mirror_errors.items():
             services.counters.set("audit_mirror_lost", (sink,), lost)
+        services.counters.set("audit_spool_full", ("kept",), services.audit.late_total)
+        services.counters.set("audit_spool_full", ("refused",), services.audit.refused_total)
         self._count_refusal(policy["refused"])
         return {
             "policy": policy["effective"],

@@ -2,8 +2,10 @@
 
 `emit` costs the caller a queue append. When the disk refuses, `ready` turns False and `check` denies new requests,
 while the records of exchanges under way wait in a bounded spool; the writer tries again until the disk takes them, so
-traffic resumes without a restart. The only record ever dropped is one that `emit` refused with an exception, except
-that denials for `audit_unavailable` themselves are counted, not queued, once the spool is half full.
+traffic resumes without a restart. An exchange that has begun ends in a record even when the spool is full: there are
+never more of these than in-flight slots, so memory stays bounded. The only record ever dropped is one that `emit`
+refused with an exception, except that denials for `audit_unavailable` themselves are counted, not queued, once the
+spool is half full.
 """
 
 import asyncio
@@ -33,7 +35,8 @@ _IDS_PER_EVENT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`spool_records` bounds memory (about 2 KB each); `segment_bytes` keeps a file quick to verify and to ship."""
+    """`spool_records` and the in-flight slots bound memory (about 2 KB each); `segment_bytes` keeps a file quick to
+    verify and to ship."""
 
     spool_records: int = 20_000
     segment_bytes: int = 64 << 20
@@ -80,6 +83,9 @@ class AuditWriter:
         self._queue: deque[_Item] = deque()
         self._in_hand = 0
         self._refused = 0
+        self._late: dict[str, None] = {}
+        self.late_total = 0
+        self.refused_total = 0
         self._suppressed = 0
         self._head = point.head
         self._ready = True
@@ -120,6 +126,8 @@ class AuditWriter:
     def begin(self, exchange: str, app: str) -> None:
         """Call when an exchange starts, after `check`: should this process be killed, the next writer of the chain (or
         the supervisor) gives the exchange its terminal record. Raises Denied audit_unavailable, overloaded."""
+        if self.depth >= self._limits.spool_records:
+            raise Denied("audit_unavailable")
         try:
             taken = self._inflight.begin(exchange, app)
         except OSError:
@@ -128,7 +136,8 @@ class AuditWriter:
             raise Denied("overloaded", "too many exchanges are under way", retry_after_s=1)
 
     def emit(self, record: AuditRecord) -> None:
-        """Queues a record. Raises Denied audit_unavailable when the spool is full or the writer is closed."""
+        """Queues a record. Raises Denied audit_unavailable when the writer is closed, or the spool is full and this is
+        not the end of an exchange that `begin` let in."""
         self._put(record, None)
 
     async def commit(self, record: AuditRecord) -> None:
@@ -145,12 +154,21 @@ class AuditWriter:
             self._suppressed += 1
             self._inflight.end(record.id)
             return
-        if depth >= limit or self._closing:
+        if self._closing or (depth >= limit and not self._ends_exchange(record)):
             self._refused += 1
+            self.refused_total += 1
             raise Denied("audit_unavailable", f"the audit spool holds {depth} records and takes no more")
         self._queue.append((record, done))
         if not self._wake.is_set():
             self._wake.set()
+
+    def _ends_exchange(self, record: AuditRecord) -> bool:
+        """True once for each exchange that holds a slot: its end must be told, and slots bound how many there are."""
+        if record.kind != "terminal" or record.id in self._late or record.id not in self._inflight:
+            return False
+        self._late[record.id] = None
+        self.late_total += 1
+        return True
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Writes what is queued and stops. False when records were still unwritten after `timeout_s`."""
@@ -288,6 +306,7 @@ class AuditWriter:
                 self._open[record.id] = None
             elif record.kind == "terminal":
                 self._open.pop(record.id, None)
+                self._late.pop(record.id, None)
                 self._inflight.end(record.id)
 
     def _crash_records(self, apps: Mapping[str, str]) -> list[AuditRecord]:

@@ -55,6 +55,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("dns_queries_total", "counter", "DNS questions by result (allowed, denied, ...)", ("app", "result")),
         Metric("audit_records_total", "counter", "Audit records written", ("kind",)),
         Metric("audit_mirror_lost", "gauge", "Groups of audit lines that a mirror did not take", ("sink",)),
+        Metric("audit_spool_full", "gauge", "Records that met a full spool, by fate (kept, refused)", ("fate",)),
         Metric("store_up", "gauge", "1 while the store answers the supervisor", ()),
         Metric("config_reloads_total", "counter", "Revisions a worker met, by result (accepted, refused)", ("result",)),
         Metric("internal_errors_total", "counter", "Failures that ended in a denial, by place", ("place",)),

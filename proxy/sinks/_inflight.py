@@ -75,6 +75,10 @@ class InFlight:
         self._taken[exchange] = number
         return True
 
+    def __contains__(self, exchange: str) -> bool:
+        """Whether the exchange holds a slot."""
+        return exchange in self._taken
+
     def end(self, exchange: str) -> None:
         """Empties the slot, if the exchange has one."""
         number = self._taken.pop(exchange, None)

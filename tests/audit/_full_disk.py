@@ -14,6 +14,9 @@ from pathlib import Path
 from proxy.dataplane.audit_writer import AuditWriter, Limits
 from proxy.errors import Denied
 from proxy.model import AuditRecord
+from proxy.sinks._inflight import read_inflight
+
+UNDER_WAY = ("w0", "w1", "w2")
 
 
 def _check(true: bool, what: str) -> None:
@@ -32,7 +35,7 @@ def _limit(directory: Path) -> tuple[Callable[[], None], Callable[[], None]]:
 
 def _tmpfs(directory: Path) -> tuple[Callable[[], None], Callable[[], None]]:
     directory.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "none", str(directory)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "none", str(directory)], check=True)
     ballast = directory / "ballast"
 
     def fill() -> None:
@@ -57,6 +60,8 @@ def main(how: str, directory: Path) -> None:
 
     writer = AuditWriter(directory, "w0", b"k" * 32, key_id="k1", on_ready=on_ready, limits=Limits(spool_records=400))
     writer.emit(AuditRecord("before", "terminal", 1.7e9, {"app": "a"}))
+    for name in UNDER_WAY:
+        writer.begin(name, "a")
     fill()
     sent = 0
     while not changed.wait(0.001) and sent < 380:
@@ -86,12 +91,27 @@ def main(how: str, directory: Path) -> None:
         sys.exit("FAILED: a full spool takes a record")
     except Denied:
         refused += 1
+    for name in UNDER_WAY:
+        writer.emit(AuditRecord(name, "terminal", 1.7e9, {"app": "a"}))
+    try:
+        writer.emit(AuditRecord(UNDER_WAY[0], "terminal", 1.7e9, {"app": "a"}))
+        sys.exit("FAILED: one exchange may end twice in a full spool")
+    except Denied:
+        refused += 1
+    try:
+        writer.begin("new", "a")
+        sys.exit("FAILED: an exchange begins while the spool is full")
+    except Denied as denied:
+        _check(denied.code == "audit_unavailable", "a new exchange is denied")
+    _check((writer.late_total, writer.refused_total) == (len(UNDER_WAY), refused), "both fates are counted")
+    _check(set(read_inflight(directory / "w0")) == set(UNDER_WAY), "slots are held until the record is on disk")
     changed.clear()
     relieve()
     _check(changed.wait(10) and changes == [False, True], "it recovers by itself")
     writer.check()
     writer.emit(AuditRecord("after", "terminal", 1.7e9, {"app": "a"}))
     _check(writer.close(), "all is written")
+    _check(read_inflight(directory / "w0") == {}, "every slot is free again")
     print(sent, refused, outage)
 
 

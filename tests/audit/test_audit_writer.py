@@ -23,6 +23,7 @@ from proxy.sinks._inflight import SLOTS
 from proxy.sinks._reader import newest_first, segments
 from proxy.sinks.file import UnsafeAuditFile
 from tests.audit import _child
+from tests.audit._full_disk import UNDER_WAY
 from tests.tools import need
 
 KEY = b"k" * 32
@@ -222,7 +223,7 @@ def test_a_full_disk_stops_new_requests_and_loses_nothing(state_dir: Path) -> No
     report = _verify(directory)
     assert report.problem is None
     ids = _ids(directory)
-    assert ids == ["before", *(f"n{number}" for number in range(sent)), "after"]
+    assert ids == ["before", *(f"n{number}" for number in range(sent)), *UNDER_WAY, "after"]
     events = {fields["event"]: fields for fields in _all(directory) if fields["kind"] == "event"}
     assert events["records_refused"]["count"] == refused
     assert events["outage_denials"]["count"] == outage
