@@ -57,7 +57,8 @@ def llm(ports: Ports, **fields: Any) -> dict[str, Any]:
     """An entry for the look-alike of the OpenAI chat API."""
     return {
         "id": "llm", "host": "llm.test", "scheme": "http", "ports": [ports.http], "addresses": LAB,
-        "methods": ["POST"], "paths": ["/v1/chat/completions", "/legal"], "reason": "lab", **fields,
+        "methods": ["POST"], "paths": ["/v1/chat/completions", "/legal"], "reason": "lab",
+        "credentials": {"headers": ["authorization"]}, **fields,
     }  # fmt: skip
 
 
@@ -101,9 +102,18 @@ def loopback_policy(ports: Ports) -> dict[str, dict[str, Any]]:
     }
 
 
+def price(model: str, input_usd: float, output_usd: float) -> dict[str, Any]:
+    """The price of a model of the look-alike, per million tokens."""
+    return {
+        "provider": "openai_compatible", "model": model, "input_usd_per_mtok": input_usd,
+        "output_usd_per_mtok": output_usd, "source": "lab", "from": "2025-01-01",
+    }  # fmt: skip
+
+
 PLATFORM: dict[str, Any] = {
     "version": 1,
     "deny": ["metadata.google.internal", "metadata", "dns.google", "cloudflare-dns.com"],
+    "prices": [price("gpt-4o-mini", 0.15, 0.60), price("gpt-4o", 2.5, 10)],
 }
 
 
