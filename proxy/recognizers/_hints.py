@@ -1,6 +1,7 @@
 """Which of several patterns could match a text, by pieces of text of which each needs one: one pass for all."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from ahocorasick_rs import AhoCorasick
@@ -15,11 +16,31 @@ class Hints:
         pieces = sorted({piece for row in needed for piece in row})
         self._automaton: Final = AhoCorasick(pieces)
         self._rows: Final = [[at for at, row in enumerate(needed) if piece in row] for piece in pieces]
-        self._all: Final = frozenset(range(len(needed)))
+        self._needed: Final = needed
 
-    def possible(self, text: str) -> frozenset[int]:
-        """Indexes of the patterns that could match."""
+    def stretches(self, text: str, before: int, after: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """Each pattern that could match and where: disjoint stretches in order, `before` characters in front of where
+        a piece begins to `after` behind it. A pattern's matches must fit."""
         if mentions(text, ()):
-            return self._all
-        hits = {which for which, _, _ in self._automaton.find_matches_as_indexes(text.lower(), overlapping=True)}
-        return frozenset(at for which in hits for at in self._rows[which])
+            yield from ((row, [(0, len(text))]) for row in range(len(self._needed)))
+            return
+        places: defaultdict[int, list[int]] = defaultdict(list)
+        for piece, start, _ in self._automaton.find_matches_as_indexes(text.lower(), overlapping=True):
+            for row in self._rows[piece]:
+                places[row].append(start)
+        for row in sorted(places):
+            yield row, list(_joined(sorted(places[row]), before, after))
+
+
+def _joined(places: Iterable[int], before: int, after: int) -> Iterator[tuple[int, int]]:
+    first = last = -1
+    for place in places:
+        start = max(0, place - before)
+        if first >= 0 and start <= last:
+            last = place + after
+            continue
+        if first >= 0:
+            yield first, last
+        first, last = start, place + after
+    if first >= 0:
+        yield first, last

@@ -55,6 +55,9 @@ _NEEDED: Final = (
 )  # fmt: skip
 _HINTS: Final = Hints(_NEEDED)
 """What each cue needs, in the order of `_CUES`."""
+_BEFORE_CHARS: Final = 16
+_AFTER_CHARS: Final = 320
+"""More than the longest title, name and what must follow it."""
 _NO_NAMES: Final = frozenset(
     [
         "All",
@@ -119,8 +122,9 @@ _NO_NAMES: Final = frozenset(
 
 
 def _find(text: str) -> Iterator[Finding]:
-    for pattern, score in (_CUES[at] for at in sorted(_HINTS.possible(text))):
-        for match in pattern.finditer(text):
+    for cue, stretches in _HINTS.stretches(text, _BEFORE_CHARS, _AFTER_CHARS):
+        pattern, score = _CUES[cue]
+        for match in (match for start, end in stretches for match in pattern.finditer(text, start, end)):
             name = match["name"]
             words = name.replace(".", " ").split()
             if any(word in _NO_NAMES for word in words) or (len(words) == 1 and len(words[0]) < 2):

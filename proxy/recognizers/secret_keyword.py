@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from proxy.model import Finding
+from proxy.recognizers._hints import Hints
 from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer, mentions
 from proxy.recognizers.secret_token import documentation
 
@@ -22,6 +23,9 @@ _KEYWORD: Final = re.compile(
     rf"(?<![A-Za-z]|-){_NAME}s?(?:[_\-][A-Za-z0-9]{{1,12}}){{0,2}}|(?<=[a-z0-9])(?:Password|Secret|Token|ApiKey|Key|Pwd)(?![A-Za-z])",
     re.IGNORECASE,
 )
+_KEYWORDS: Final = Hints([("pass", "pw", "secret", "token", "key", "credential", "connection", "contrase")])
+_KEYWORD_BEFORE_CHARS: Final = 24
+_KEYWORD_AFTER_CHARS: Final = 64
 _ASSIGN: Final = re.compile(
     r"""(?:["'`\]}]|\\["'])?\s{0,4}(?::=|=>|==?|:|\bis\b:?|\bare\b|\bwas\b)\s{0,4}(?:[bruf]?(?P<quote>\\?["'`])(?P<quoted>[^"'`\r\n\\]{4,512})(?P=quote)|(?P<bare>[^\s"'`,;<>()\[\]{}|]{6,512}))"""
 )
@@ -73,9 +77,15 @@ def _worth(value: str, *, quoted: bool) -> float:
     return 0.0
 
 
+def _keywords(text: str) -> Iterator[re.Match[str]]:
+    for _, stretches in _KEYWORDS.stretches(text, _KEYWORD_BEFORE_CHARS, _KEYWORD_AFTER_CHARS):
+        for start, end in stretches:
+            yield from _KEYWORD.finditer(text, start, end)
+
+
 def _assigned(text: str) -> Iterator[Finding]:
     taken = 0
-    for name in _KEYWORD.finditer(text):
+    for name in _keywords(text):
         match = _ASSIGN.match(text, name.end()) if name.start() >= taken else None
         if match is None:
             continue

@@ -18,9 +18,20 @@ _PIECES = st.sampled_from(
 
 
 @given(st.lists(_PIECES, max_size=12).map("".join))
-def test_a_cue_of_a_name_is_tried_wherever_it_matches(text: str) -> None:
-    matching = {at for at, (pattern, _) in enumerate(person_name._CUES) if pattern.search(text)}
-    assert matching <= person_name._HINTS.possible(text)
+def test_a_cue_of_a_name_matches_the_same_in_its_stretches(text: str) -> None:
+    found = dict(person_name._HINTS.stretches(text, person_name._BEFORE_CHARS, person_name._AFTER_CHARS))
+    for cue, (pattern, _) in enumerate(person_name._CUES):
+        near = [match.span() for start, end in found.get(cue, ()) for match in pattern.finditer(text, start, end)]
+        assert near == [match.span() for match in pattern.finditer(text)]
+
+
+@given(
+    st.lists(st.sampled_from(["api", "_", "key", "PassWord", "s", " ", "=", "-", "x", "Pwd", "client_secret", "_id"]))
+)
+def test_keywords_are_found_as_in_the_whole_text(parts: list[str]) -> None:
+    text = "".join(parts)
+    found = [match.span() for match in secret_keyword._keywords(text)]
+    assert found == [match.span() for match in secret_keyword._KEYWORD.finditer(text)]
 
 
 @given(st.lists(_PIECES, max_size=12).map("".join))
@@ -47,13 +58,14 @@ def test_nothing_mentioned() -> None:
     assert mentions("\u212aey", ("key",))
 
 
-def test_hints_name_the_patterns_whose_piece_occurs() -> None:
+def test_hints_name_the_patterns_whose_piece_occurs_and_where() -> None:
     hints = Hints([("foo", "bar"), ("bar",), ("foobar",)])
-    assert hints.possible("a FOO") == {0}
-    assert hints.possible("foobar") == {0, 1, 2}
-    assert hints.possible("nothing") == frozenset()
+    assert dict(hints.stretches("a FOO", 1, 9)) == {0: [(1, 11)]}
+    assert dict(hints.stretches("foobar", 0, 6)) == {0: [(0, 9)], 1: [(3, 9)], 2: [(0, 6)]}
+    assert dict(hints.stretches("bar......bar", 0, 3))[1] == [(0, 3), (9, 12)]
+    assert dict(hints.stretches("nothing", 1, 1)) == {}
     assert re.search("s", "\u017f", re.IGNORECASE)
-    assert hints.possible("\u017f") == {0, 1, 2}
+    assert dict(hints.stretches("\u017f", 1, 1)) == {0: [(0, 1)], 1: [(0, 1)], 2: [(0, 1)]}
 
 
 def test_a_seed_phrase_needs_twelve_words_of_the_list() -> None:
