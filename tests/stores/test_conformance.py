@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from proxy.stores.link import RedisLink
 from proxy.stores.open import Store
 from proxy.stores.ports import Conflict, Grant
-from tests.stores.kit import over, store_url, valkey
+from proxy.stores.redis_cache import RedisCacheStore
+from tests.stores.kit import flush, over, store_url, valkey
 
 __all__ = ["store_url", "valkey"]
 
@@ -239,6 +241,39 @@ def test_cache_keys_of_one_app_are_bounded(store_url: str, monkeypatch: pytest.M
         assert left == keys[20:]
 
     over(store_url, scenario)
+
+
+def test_cache_bytes_of_one_app_are_bounded(valkey: str) -> None:
+    """Whatever is written, replaced or lost, one app holds no more than its bytes, and other apps lose nothing."""
+
+    async def scenario() -> None:
+        await flush(valkey)
+        link = RedisLink(valkey)
+        cache = RedisCacheStore(link, bytes_per_app=1000)
+        keys = [bytes([n]) * 32 for n in range(30)]
+        try:
+            await cache.put_many([("b", keys[0], b"b" * 900, 10)])
+            await cache.put_many([("a", key, b"v" * 100, 60 + n) for n, key in enumerate(keys)])
+            assert await cache.keys("a") == frozenset(keys[20:])
+            assert [key for key in keys if await cache.get("a", key) is not None] == keys[20:]
+            # A value that is replaced counts once, with its new size.
+            for _ in range(3):
+                await cache.put_many([("a", keys[29], b"v" * 100, 100)])
+            assert len(await cache.keys("a")) == 10
+            await cache.put_many([("a", keys[29], b"v" * 500, 100)])
+            assert await cache.keys("a") == frozenset(keys[24:])
+            await cache.put_many([("a", keys[0], b"v" * 1001, 100)])
+            assert await cache.get("a", keys[0]) is None
+            assert await cache.keys("a") == frozenset(keys[24:])
+            # What is dropped gives its room back.
+            await cache.drop_app("a")
+            await cache.put_many([("a", key, b"v" * 100, 60) for key in keys[:10]])
+            assert len(await cache.keys("a")) == 10
+            assert await cache.keys("b") == {keys[0]}
+        finally:
+            await link.aclose()
+
+    asyncio.run(scenario())
 
 
 def test_fifty_concurrent_reservers_never_exceed_the_limits(store_url: str) -> None:
