@@ -11,7 +11,7 @@ _STEP_S: Final = 900
 # One lease holds at most this part of what is left, so that idle workers cannot starve a busy one...
 SLICE_PART: Final = 16
 # ...and at most this many requests' worth, so that a crash strands little.
-SLICE_REQUESTS: Final = 128
+SLICE_REQUESTS: Final = 1024
 # What a caller is told when the money is only held by requests in flight: they settle within seconds.
 HELD_RETRY_S: Final = 5
 
