@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from proxy.bodies import head, joins
 from proxy.bodies.charset import printable
+from proxy.bodies.form import PercentLayer
 from proxy.bodies.json_spans import Leaf
 from proxy.bodies.layers import Edit, Layer, TextLayer, TextRoot, is_editable
 from proxy.bodies.limits import Limits, refuse_size
@@ -96,12 +97,16 @@ def _readings(text: str) -> list[Reading]:
 
 def _context(leaf: TextLayer) -> str:
     """A bare value says little, `ssn: 536228176`, `name: jane` or `password: …` say what it is: the key is in front."""
-    if not isinstance(leaf, Leaf) or leaf.kind == "key" or len(leaf.text) > _KEYED_CHARS:
+    if len(leaf.text) > _KEYED_CHARS:
         return ""
-    key = leaf.node[1]
-    if not isinstance(key, str) or len(key) > _KEYED_CHARS:
+    if isinstance(leaf, PercentLayer):
+        key, told = leaf.name, leaf.name is not None and _SECRET_KEY.search(leaf.name) is not None
+    elif isinstance(leaf, Leaf) and leaf.kind != "key":
+        key = leaf.node[1] if isinstance(leaf.node[1], str) else None
+        told = key is not None and (_names_people(key, leaf) or _names_a_secret(key, leaf))
+    else:
         return ""
-    if not _KEYED_VALUE.fullmatch(leaf.text) and not _names_people(key, leaf) and not _names_a_secret(key, leaf):
+    if key is None or len(key) > _KEYED_CHARS or not (told or _KEYED_VALUE.fullmatch(leaf.text)):
         return ""
     return printable(key).replace("_", " ").replace("-", " ") + ": "
 

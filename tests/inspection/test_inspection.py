@@ -97,6 +97,16 @@ def test_the_key_is_context_for_a_secret(key: str) -> None:
     assert f"{spoken}: Tr0ub4dor" in detector.texts
 
 
+def test_the_name_of_a_field_is_context_too() -> None:
+    detector = RegexDetector()
+    form = "application/x-www-form-urlencoded"
+    verdict = run(b"db_password=Tr0ub4dor&note=Tr0ub4dor&ssn=536228176&n=%35", form, dlp=REDACT, detector=detector)
+    assert {"db password: Tr0ub4dor", "Tr0ub4dor", "ssn: 536228176"} <= set(detector.texts)
+    assert verdict.body == b"db_password=Tr0ub4dor&note=Tr0ub4dor&ssn=%3CUS_SSN%3E&n=%35"
+    run(b"", None, target="/x?api_key=Tr0ub4dor", dlp=REDACT, detector=detector)
+    assert "api key: Tr0ub4dor" in detector.texts
+
+
 @pytest.mark.parametrize("key", ["next_page_token", "max_tokens", "key", "idempotency_key", "bypass", "compass"])
 def test_other_keys_are_no_context_for_a_word(key: str) -> None:
     detector = RegexDetector()
