@@ -5,6 +5,9 @@ writes only its own region, so nothing is locked on the hot path; everybody sums
 whoever holds the lock on its slot, and the kernel drops that lock when its owner dies: a crash frees the worker's
 connections.
 
+When all places are taken, one that has no open connection and no request of the last minute goes to the next app. So
+a worker looks each time whether a place still is its app's, and once more after it has counted a connection there.
+
 A region's record per app, in unsigned 64-bit words: open connections, the last second counted, and a ring of counts
 per second. The window is the last 60 seconds, the oldest second weighted by the part of it that is still inside.
 """
@@ -14,7 +17,8 @@ import fcntl
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -46,8 +50,11 @@ class Limiter:
     `max_connections` is for the machine, over all apps.
     """
 
-    def __init__(self, paths: Paths, *, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self, paths: Paths, *, max_connections: int = MAX_CONNECTIONS, clock: Callable[[], float] = time.time
+    ) -> None:
         self._max_connections = max_connections
+        self._clock = clock
         self._locks_dir = paths.limits_file.with_suffix(".slots")
         self._locks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._fd = os.open(paths.limits_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -55,7 +62,7 @@ class Limiter:
             os.ftruncate(self._fd, _SIZE_BYTES)
         self._map = mmap.mmap(self._fd, _SIZE_BYTES)
         self._words = memoryview(self._map).cast("Q")
-        self._indexes: dict[str, int] = {}
+        self._places: dict[str, tuple[int, int]] = {}
         self._slot, self._slot_fd = self._claim()
         self._clear(self._slot)
 
@@ -94,7 +101,16 @@ class Limiter:
             )
         if self._refused(mine, everyone, None):
             raise Denied("overloaded", f"{everyone} connections are open on this machine", retry_after_s=1)
-        self._words[self._record(self._slot, index) + _OPEN] += 1
+        self._count_connection(app.app)
+
+    def _count_connection(self, app: str) -> None:
+        while True:
+            index = self._index(app)
+            at = self._record(self._slot, index) + _OPEN
+            self._words[at] += 1
+            if self._words[index] == self._places[app][1]:
+                break
+            self._words[at] -= 1
         self._words[_TOTALS + self._slot] += 1
 
     def close_connection(self, app: str) -> None:
@@ -167,22 +183,38 @@ class Limiter:
         return next((wait_s for wait_s in waits if self._window(index, now_s + wait_s) < limit), WINDOW_S)
 
     def _index(self, app: str) -> int:
-        found = self._indexes.get(app)
-        if found is None:
-            found = self._indexes[app] = self._register(app)
-        return found
+        index, name = self._places.get(app, (0, 0))
+        if not name or self._words[index] != name:
+            index, name = self._places[app] = self._register(app)
+        return index
 
-    def _register(self, app: str) -> int:
-        """The app's place in the shared directory. Names are hashed; two that share a place share their limits, which
-        is the safe side, and needs 2^64 names."""
+    def _register(self, app: str) -> tuple[int, int]:
+        """The app's place in the shared directory, and its name there. Names are hashed; two that share a place share
+        their limits, which is the safe side, and needs 2^64 names."""
         name = int.from_bytes(hashlib.sha256(app.encode()).digest()[:_WORD]) | 1
         with self._directory_lock():
-            for step in range(APPS):
-                place = (name + step) % APPS
-                if self._words[place] in (0, name):
-                    self._words[place] = name
-                    return place
-        raise Denied("overloaded", f"more than {APPS} apps have sent traffic since the limits file was made")
+            names = self._words[:APPS].tolist()
+            place = next((names.index(wanted) for wanted in (name, 0) if wanted in names), None)
+            if place is None:
+                place = self._unused()
+            self._words[place] = name
+        return place, name
+
+    def _unused(self) -> int:
+        """A place that may be given away. Denied: overloaded when every app that has one needs it."""
+        self._sweep()
+        oldest_s = int(self._clock()) - WINDOW_S - 1
+        for place in range(APPS):
+            first = self._record(0, place)
+            if any(self._words[first + _OPEN :: _REGION].tolist()):
+                continue
+            if not any(
+                oldest_s <= last <= oldest_s + 2 * WINDOW_S + 1 for last in self._words[first + _LAST :: _REGION]
+            ):
+                return place
+        raise Denied(
+            "overloaded", f"{APPS} other apps have connections or requests of the last minute", retry_after_s=60
+        )
 
     @contextlib.contextmanager
     def _directory_lock(self) -> Iterator[None]:

@@ -199,6 +199,39 @@ def test_many_apps(paths: Paths) -> None:
     other.close()
 
 
+def test_places_of_apps_that_rest_are_given_away(paths: Paths) -> None:
+    """More apps than places over the life of a state directory; who is active keeps its place and its counts."""
+    now = [T0_S]
+    limiter, other = (Limiter(paths, clock=lambda: now[0]) for _ in range(2))
+    held, busy = policy("held", connections=1), policy("busy", requests_per_minute=1)
+    other.open_connection(held)
+    for n in range(limiter_module.APPS - 1):
+        limiter.admit_request(policy(f"app-{n}", requests_per_minute=1), now[0])
+    with pytest.raises(Denied, match="overloaded"):
+        limiter.open_connection(policy("one-too-many"))
+    now[0] += 70
+    other.admit_request(policy("app-5", requests_per_minute=1), now[0])
+    limiter.admit_request(busy, now[0])
+    for n in range(limiter_module.APPS - 3):
+        late = policy(f"late-{n}", connections=1)
+        limiter.open_connection(late)
+        with pytest.raises(Denied, match="rate_limited"):
+            limiter.open_connection(late)
+    with pytest.raises(Denied, match="overloaded"):
+        other.open_connection(policy("still-too-many"))
+    assert not admitted(limiter, policy("app-5", requests_per_minute=1), now[0] + 1)
+    assert not admitted(other, busy, now[0] + 1)
+    with pytest.raises(Denied, match="rate_limited"):
+        limiter.open_connection(held)
+    # A place that was given away is not counted in by who had it before.
+    limiter.close_connection("late-0")
+    other.admit_request(policy("app-0", requests_per_minute=1), now[0])
+    assert limiter.connections("late-1") == 1
+    assert limiter.connections("held") == 1
+    limiter.close()
+    other.close()
+
+
 def test_a_clock_that_was_ahead_does_not_shut_an_app_out(workers: list[Limiter]) -> None:
     """Counts of the wrong hours neither stay for ever nor pile up, in this worker or in another's region."""
     app = policy(requests_per_minute=10)
