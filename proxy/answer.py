@@ -16,6 +16,7 @@ from proxy.metering import estimated_output_tokens, usage_of
 from proxy.model import Headers, ResponseHead, Usage
 from proxy.plain_answer import PlainReader
 from proxy.providers import NOTHING, Call, Provider, Reading, Tally
+from proxy.providers._call import cache_directives
 from proxy.restore import JsonRestorer, Placeholders, TextRestorer
 from proxy.restore_stream import EventRestorer
 
@@ -90,11 +91,14 @@ class AnswerTap:
 
     @property
     def cacheable(self) -> bool:
-        """Whether a later client may get this answer: whole, naturally ended, without tool calls and cookies."""
+        """Whether a later client may get this answer: whole, naturally ended, without tool calls and cookies, and not
+        forbidden by the upstream (`no-store`; `private` is no reason, since entries belong to one app and one key)."""
         tally, call = self._tally, self.call
         if tally is None or call is None or not self.complete or call.no_store or tally.failed or tally.tool_calls:
             return False
         if self._head.status != 200 or self._head.first(b"set-cookie") is not None:
+            return False
+        if "no-store" in cache_directives(self._head):
             return False
         natural = call.provider.natural_ends
         return len(tally.finishes) == call.choices and all(end in natural for end in tally.finishes.values())

@@ -5,7 +5,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import Denied
-from proxy.model import RequestHead
+from proxy.model import RequestHead, ResponseHead
 from proxy.values import dataclass
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def read_flag(fields: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def cache_directives(head: RequestHead) -> frozenset[str]:
-    """The request's Cache-Control directives (RFC 9111 section 5.2.1), lower case, without arguments but `max-age=0`.
+def cache_directives(head: RequestHead | ResponseHead) -> frozenset[str]:
+    """The message's Cache-Control directives (RFC 9111 section 5.2), lower case, without arguments but `max-age=0`.
 
     `Pragma: no-cache` counts only without Cache-Control (section 5.4).
     """

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from proxy.paths import private_dir
+from proxy.sinks.file import UnsafeAuditFile
 from proxy.supervisor import admin, boot, http
 from proxy.supervisor.child import Child, module_command
 from proxy.supervisor.metrics import Totals, make_registry, render
@@ -55,6 +56,13 @@ class Supervisor:
 
     # -- life
 
+    def _open_trail(self) -> SupervisorTrail:
+        try:
+            return SupervisorTrail(self.paths, self.keys.root, self.options.audit_mirrors)
+        except UnsafeAuditFile as unsafe:
+            place = str(self.paths.audit_dir)
+            raise boot.StartRefused("the audit directory is not private", place, str(unsafe)) from None
+
     async def run(self) -> int:
         """Starts everything, waits for the end, drains. Raises StartRefused, KeyProblem, ConfigErrors, CannotListen."""
         boot.refuse_strangers()
@@ -63,7 +71,7 @@ class Supervisor:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(os.close, boot.lock_state(self.paths))
             self.keys = boot.load_keys(self.paths)
-            self.trail = SupervisorTrail(self.paths, self.keys.root, self.options.audit_mirrors)
+            self.trail = self._open_trail()
             stack.callback(self.trail.close)
             if self.options.demo:
                 await self._start_demo(stack)

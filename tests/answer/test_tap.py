@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import brotli
@@ -184,6 +185,11 @@ def test_more_that_is_not_cached() -> None:
     """Requests with no-store, answers that are no JSON, streams without their end."""
     call = call_of(ASK, "api.openai.com", "/v1/chat/completions", (b"Cache-Control", b"no-store"))
     tap = tap_for(call)
+    pour(tap, [PLAIN])
+    assert not tap.cacheable
+    head = response_head()
+    forbidden = replace(head, headers=(*head.headers, (b"cache-control", b"private, No-Store")))
+    tap = tap_for(call_of(ASK), {}, forbidden)
     pour(tap, [PLAIN])
     assert not tap.cacheable
     tap = tap_for(call_of(ASK))
