@@ -226,7 +226,8 @@ def test_places_of_apps_that_rest_are_given_away(paths: Paths) -> None:
     # A place that was given away is not counted in by who had it before.
     limiter.close_connection("late-0")
     other.admit_request(policy("app-0", requests_per_minute=1), now[0])
-    assert limiter.connections("late-1") == 1
+    limiter.open_connection(policy("app-0", connections=1))
+    assert other.connections("app-0") == limiter.connections("late-1") == 1
     assert limiter.connections("held") == 1
     limiter.close()
     other.close()
