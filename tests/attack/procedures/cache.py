@@ -1,6 +1,7 @@
 """The cache of answers: whose they are, what may be kept, and what a look into the store gives away."""
 
 import json
+import signal
 import socket
 from collections.abc import Callable
 
@@ -20,8 +21,9 @@ from tests.attack.llm import (
     until_hit,
 )  # fmt: skip
 from tests.attack.procedures import Bench, procedure
+from tests.attack.procedures.faults import children, status
 from tests.attack.upstreams import Accepted, Script, chat, http_ok
-from tests.attack.world import wait_until
+from tests.attack.world import send_signal, wait_until
 
 _JSON = b"Content-Type: application/json\r\n"
 
@@ -157,6 +159,13 @@ def unfit(bench: Bench) -> None:
     bench.world.push()
 
 
+def _new_worker(bench: Bench) -> None:
+    """A worker that has to ask the store, since its memory holds no answer yet."""
+    for pid in children(bench, "proxy.dataplane.worker"):
+        send_signal(pid, signal.SIGKILL)
+    bench.check(wait_until(lambda: status(bench) == 200, 15), "no new worker")
+
+
 @procedure("CCH-05", fresh=True)
 def tampered(bench: Bench) -> None:
     """A flipped bit, or another entry's value, is a miss: the call goes upstream again."""
@@ -173,6 +182,7 @@ def tampered(bench: Bench) -> None:
     for name, values in (("flipped", flipped), ("swapped", good[::-1])):
         for key, value in zip(keys, values, strict=True):
             client.set(key, value, keepttl=True)
+        _new_worker(bench)
         before = len(model.requests)
         for text in texts:
             answer = ask(bench, text)
