@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,10 +11,10 @@ from pathlib import Path
 
 from tests.attack.llm import KEY, Model, ask, contents
 from tests.attack.procedures import Bench, procedure
-from tests.attack.procedures.faults import request, status
+from tests.attack.procedures.faults import children, request, status
 from tests.attack.procedures.keys import copy_of_state, start_once
 from tests.attack.wire import SSN
-from tests.attack.world import wait_until
+from tests.attack.world import send_signal, wait_until
 
 _MOST_BYTES = 8192
 
@@ -262,3 +263,39 @@ def file_safety(bench: Bench) -> None:
             continue
         bench.check(done.returncode != 0, f"{name}: exit {done.returncode}")
         bench.check("audit" in done.stderr, f"{name}: does not say why: {done.stderr[:200]}")
+
+
+@procedure("AUD-04", fresh=True)
+def torn_write(bench: Bench) -> None:
+    """Half a record at the end, as a crash leaves it: reported, and the next start goes on in a chain that verifies."""
+    world, product = bench.world, bench.world.product
+    if product is None or world.wires is None:
+        return
+    _written(bench, 4)
+    for pid in children(bench, "proxy.dataplane.worker"):
+        send_signal(pid, signal.SIGSTOP)
+    files = [file for file in _audit_dir(bench).glob("*/*.jsonl") if file.parent.name != "supervisor"]
+    file = max(files, key=lambda one: one.stat().st_size)
+    with file.open("ab") as stream:
+        stream.write(file.read_bytes().splitlines()[-1][:80])
+    for pid in children(bench, "proxy.dataplane.worker"):
+        send_signal(pid, signal.SIGKILL)
+    bench.check(wait_until(lambda: status(bench) == 200, 15), "no new worker")
+    done = _verify(bench, _audit_dir(bench))
+    bench.check(done.returncode == 0, f"exit {done.returncode}: {done.stdout[:300]}")
+    bench.check("torn tail" in done.stdout, "the torn tail is not reported")
+
+
+@procedure("AUD-11", fresh=True)
+def key_rotation(bench: Bench) -> None:
+    """A new root secret and a restart: the trail verifies across the change, with records on both sides."""
+    world, product = bench.world, bench.world.product
+    if product is None or world.wires is None:
+        return
+    _written(bench, 2)
+    world.cli("keys", "rotate")
+    product.stop()
+    world.wires.gw.call(product.start)
+    _written(bench, 2)
+    done = _verify(bench, _audit_dir(bench))
+    bench.check(done.returncode == 0, f"exit {done.returncode}: {done.stdout[:300]}")
