@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import re
+import signal
 import socket
 import threading
 import time
@@ -18,8 +19,9 @@ from tests.attack.client import Answer
 from tests.attack.llm import CALLER, Books, Model, ask, call_text
 from tests.attack.net import GW_EXPLICIT
 from tests.attack.procedures import Bench, procedure
+from tests.attack.procedures.faults import children, status
 from tests.attack.upstreams import Accepted, Script, http_ok
-from tests.attack.world import EXPLICIT, wait_until
+from tests.attack.world import EXPLICIT, send_signal, wait_until
 
 _JSON = b"Content-Type: application/json\r\n"
 _WAIT_S = 10.0
@@ -299,3 +301,29 @@ def many_models(bench: Bench) -> None:
     for name in ("egress_tokens_total", "egress_cost_usd_nanos_total", "egress_unpriced_total"):
         series = page.count(f"\n{name}{{")
         bench.check(series <= bound + 8, f"{name} has {series} series")
+
+
+@procedure("MTR-08", fresh=True)
+def killed_streams(bench: Bench) -> None:
+    """SIGKILL of the worker amid streams (scaled to 5): each is booked once, as estimated."""
+    count, begun, release = 5, threading.Semaphore(0), threading.Event()
+
+    def stream(_: Accepted, __: bytes, sock: socket.socket) -> None:
+        sock.sendall(_STREAM_HEAD + _event("one ") + _event("two "))
+        begun.release()
+        release.wait(_WAIT_S)
+
+    model, books = Model(bench, stream), Books(bench)
+    texts = [call_text(f"killed {bench.world.token()}", stream=True) for _ in range(count)]
+    sockets = [_open(bench, text) for text in texts]
+    bench.check(all(begun.acquire(timeout=_WAIT_S) for _ in sockets), "not all calls went upstream")
+    for pid in children(bench, "proxy.dataplane.worker"):
+        send_signal(pid, signal.SIGKILL)
+    release.set()
+    for sock in sockets:
+        sock.close()
+    bench.check(wait_until(lambda: status(bench) == 200, 15), "no new worker")
+    grown = books.booked(count)
+    told = len(model.requests), grown["requests"], grown["estimated"]
+    bench.check(told == (count, count, count), f"(upstream, booked, estimated) {told}, expected {count} of each")
+    bench.check(grown["cost_usd_nanos"] > 0, "no charge")
