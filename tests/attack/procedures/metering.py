@@ -327,3 +327,36 @@ def killed_streams(bench: Bench) -> None:
     told = len(model.requests), grown["requests"], grown["estimated"]
     bench.check(told == (count, count, count), f"(upstream, booked, estimated) {told}, expected {count} of each")
     bench.check(grown["cost_usd_nanos"] > 0, "no charge")
+
+
+@procedure("MTR-09", fresh=True)
+def drained_streams(bench: Bench) -> None:
+    """SIGTERM amid streams (scaled to 5) that end within the drain: whole, exit 0, each booked as the upstream says."""
+    world, product, count = bench.world, bench.world.product, 5
+    if product is None or world.wires is None or product.process is None:
+        return
+    begun, release = threading.Semaphore(0), threading.Event()
+    usage = {"id": "c1", "model": "gpt-4o-mini", "choices": [], "usage": _counted(10, 5)}
+    rest = b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n"
+
+    def stream(_: Accepted, __: bytes, sock: socket.socket) -> None:
+        sock.sendall(_STREAM_HEAD + _event("one "))
+        begun.release()
+        release.wait(_WAIT_S)
+        sock.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest))
+
+    Model(bench, stream)
+    books = Books(bench)
+    sockets = [_open(bench, call_text(f"drained {world.token()}", stream=True)) for _ in range(count)]
+    bench.check(all(begun.acquire(timeout=_WAIT_S) for _ in sockets), "not all calls went upstream")
+    send_signal(product.process.pid, signal.SIGTERM)
+    release.set()
+    for sock in sockets:
+        received = b"".join(iter(lambda sock=sock: sock.recv(1 << 16), b""))
+        bench.check(b"[DONE]" in received, "a stream was cut")
+        sock.close()
+    bench.check(product.stop() == 0, "the exit code is not 0")
+    world.wires.gw.call(product.start)
+    grown = books.booked(count)
+    told = grown["requests"], grown["input_tokens"], grown["output_tokens"], grown["estimated"]
+    bench.check(told == (count, 10 * count, 5 * count, 0), f"booked (calls, input, output, estimated) {told}")
