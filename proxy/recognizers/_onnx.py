@@ -23,6 +23,7 @@ INT64: Final = 7
 """Element types of graph inputs."""
 IR_VERSION: Final = 8
 OPSET: Final = 17
+_MOST: Final = 1 << 40
 MICROSOFT: Final = "com.microsoft"
 
 
@@ -75,13 +76,25 @@ def read(model: bytes) -> Source:
     for number, graph in fields(memoryview(model)):
         if number != _MODEL_GRAPH:
             continue
-        for part, value in fields(graph):
+        for part, value in fields(_view(graph)):
             if part == _GRAPH_INITIALIZER:
-                name, array = _tensor(value)
+                name, array = _tensor(_view(value))
                 tensors[name] = array
             elif part == _GRAPH_NODE:
-                nodes.append(_node(value))
+                nodes.append(_node(_view(value)))
     return Source(tensors, nodes)
+
+
+def _view(value: Any) -> memoryview:
+    if not isinstance(value, memoryview):
+        raise ValueError("a number stands where bytes belong")  # noqa: TRY004 - the file is wrong, not the caller
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value > _MOST:
+        raise ValueError("what stands here is not a number, or too large")
+    return value
 
 
 def _tensor(data: memoryview) -> tuple[str, Array]:
@@ -89,34 +102,41 @@ def _tensor(data: memoryview) -> tuple[str, Array]:
     name, kind, raw = "", 0, memoryview(b"")
     for number, value in fields(data):
         if number == 1:
-            dims.append(value)
+            dims.append(_count(value))
         elif number == 2:
-            kind = value
+            kind = _count(value)
         elif number == 8:
-            name = bytes(value).decode()
+            name = bytes(_view(value)).decode()
         elif number in {4, 9}:
-            raw = value
+            raw = _view(value)
         elif number == 5:
-            raw = memoryview(np.array(list(_varints(value)), _DTYPES[kind]).tobytes())
+            raw = memoryview(_numbers(_view(value), _DTYPES[kind]).tobytes())
     return name, np.frombuffer(raw, _DTYPES[kind]).reshape(dims)
+
+
+def _numbers(data: memoryview, kind: Any) -> Array:
+    try:
+        return np.array(list(_varints(data)), kind)
+    except OverflowError:
+        raise ValueError("a number does not fit its type") from None
 
 
 def _varints(data: memoryview) -> Iterator[int]:
     at = 0
     while at < len(data):
         value, at = _varint(data, at)
-        yield value
+        yield _count(value)
 
 
 def _node(data: memoryview) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     inputs, outputs, operator = [], [], ""
     for number, value in fields(data):
         if number == 1:
-            inputs.append(bytes(value).decode())
+            inputs.append(bytes(_view(value)).decode())
         elif number == 2:
-            outputs.append(bytes(value).decode())
+            outputs.append(bytes(_view(value)).decode())
         elif number == 4:
-            operator = bytes(value).decode()
+            operator = bytes(_view(value)).decode()
     return operator, tuple(inputs), tuple(outputs)
 
 

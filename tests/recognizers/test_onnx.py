@@ -85,5 +85,14 @@ def test_arbitrary_bytes_end_in_a_known_error_or_nothing(data: bytes) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    "graph",
+    [b"\x08\x00", b"\x28\x01", b"\x2a\x02\x40\x7f", b"\x0a\x02\x08\x01", b"\x0a\x02\x20\x01", b"\x2a\x02\x0a\x00"],
+)
+def test_a_field_of_the_wrong_kind_is_an_error(graph: bytes) -> None:
+    with pytest.raises(KNOWN):
+        _onnx.read(b"\x3a" + bytes([len(graph)]) + graph)
+
+
 def test_element_types_are_onnx_numbers() -> None:
     assert (INT32, INT64) == (6, 7)
