@@ -48,7 +48,7 @@ docs: $(STAMP) ## write docs/reference from the code
 lock: ## resolve the dependencies anew into requirements.lock (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 2; }
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
-	  --no-emit-index-url --extra dev --override lock-overrides.txt --output-file requirements.lock pyproject.toml
+	  --extra dev --override lock-overrides.txt --output-file requirements.lock pyproject.toml
 
 bench: bench-proxy bench-detect ## every benchmark
 

@@ -15,7 +15,7 @@ HOSTILE = {
     "brackets": "((",
     "phones": "(415) 555-2671 ",
     "dashes": "1-",
-    "begin": "-----BEGIN PRIVATE KEY-----",
+    "begin": "-----BEGIN " + "PRIVATE KEY-----",  # in two parts: no scanner takes this file for a key
     "base58": "5K" + "z" * 48 + " ",
     "prefixes": "sk-AKIAghp_xoxb-",
     "jwt": "eyJa.",

@@ -35,7 +35,6 @@ class Channel(asyncio.Protocol):
         "_outgoing",
         "_paused_reading",
         "_paused_writing",
-        "_tickets_wait",
         "_waiter",
         "buffer",
         "deadline_s",
@@ -64,7 +63,6 @@ class Channel(asyncio.Protocol):
         self._drain_waiter: asyncio.Future[None] | None = None
         self._paused_reading = False
         self._paused_writing = False
-        self._tickets_wait = False
 
     # -- asyncio.Protocol
 
@@ -155,7 +153,6 @@ class Channel(asyncio.Protocol):
             self.tls.write(data)
         except ssl.SSLError as error:
             raise Aborted(self.side, "TLS write failed", sent=False) from error
-        self._tickets_wait = False
         self.transport.write(self._outgoing.read())
 
     async def drain(self) -> None:
@@ -240,10 +237,7 @@ class Channel(asyncio.Protocol):
                 self._flush(outgoing)
                 raise
             break
-        # A TLS 1.3 server has only tickets left to send, which may wait for the first answer.
-        self._tickets_wait = server_side and tls.version() == "TLSv1.3"
-        if not self._tickets_wait:
-            self._flush(outgoing)
+        self._flush(outgoing)
         self.tls, self._incoming, self._outgoing = tls, incoming, outgoing
         self._decrypt()
 
@@ -268,7 +262,7 @@ class Channel(asyncio.Protocol):
         except ssl.SSLError:
             # A broken record or a failed renegotiation: nothing after it can be trusted.
             self.eof = True
-        if outgoing.pending and not self._tickets_wait:
+        if outgoing.pending:
             self._flush(outgoing)
 
     # -- waiting

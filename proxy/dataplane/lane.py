@@ -252,7 +252,8 @@ class Lane(Connection):
         if wants_upgrade(head):
             check_handshake(head)
             head = replace(head, protocol="websocket")
-        self._request = (raw, authority, framing, head)
+        last = self._last_head
+        self._request = (raw, authority, framing, head) if last is not None and last[1] is raw else None
         return framing, head
 
     async def _exchange(self, raw: h1.RawHead, authority: Authority, target: str, principal: Principal) -> bool:

@@ -25,7 +25,6 @@ ANSWER_DEADLINE_S: Final = 600.0
 # Streams pause while a model calls tools; a silent connection is given up after this.
 STALL_S: Final = 300.0
 MAX_INTERIM: Final = 16
-_SHORT_BYTES: Final = 64 << 10
 _SAFE_TO_REPEAT: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -159,8 +158,10 @@ class LaneCarrier:
         if self._client.lost:
             raise Aborted("client", "went away", sent=False)
         repeatable = upstream.reused and not fresh and head.method in _SAFE_TO_REPEAT and not effect.request.body
+        sent = False
         try:
             channel.write(raw)
+            sent = True
             await channel.drain()
             channel.deadline_s = channel.loop.time() + ANSWER_DEADLINE_S
             return await self._read_answer_head(channel)
@@ -173,7 +174,7 @@ class LaneCarrier:
             if repeatable:
                 return None
             raise Denied(
-                "upstream_unreachable", f"{head.authority} closed the connection without an answer", sent=True
+                "upstream_unreachable", f"{head.authority} closed the connection without an answer", sent=sent
             ) from None
 
     async def _read_answer_head(self, channel: Channel) -> ResponseHead:
@@ -212,14 +213,6 @@ class LaneCarrier:
         client = self._client
         chunked = self._begin(head)
         pending = self._head_bytes(head, chunked=chunked)
-        whole = self._at_hand()
-        if whole is not None:
-            out = tap.feed(whole) + tap.finish()
-            self._begun = True
-            client.write(pending + (h1.encode_chunk(out) + h1.encode_last_chunk() if chunked else out))
-            await client.drain()
-            self._told = True
-            return
         async for data in self._answer_parts():
             out = tap.feed(data)
             if out:
@@ -277,16 +270,6 @@ class LaneCarrier:
 
     def _upstream_has_more(self) -> bool:
         return self._upstream is not None and bool(self._upstream.channel.buffer)
-
-    def _at_hand(self) -> bytes | None:
-        """The whole body when it is short and here already, as it mostly is: nothing need be waited for."""
-        upstream, length = self._upstream, self._answer_framing.length
-        if upstream is None or length is None or length > _SHORT_BYTES or len(upstream.channel.buffer) < length:
-            return None
-        refuse_stopped(self._server.services, self._context.principal)
-        body = upstream.channel.take(length) if length else b""
-        self._finish_upstream()
-        return body
 
     async def _answer_parts(self) -> AsyncIterator[bytes]:
         """The body in the pieces it comes in; the connection goes back to the pool at its proper end."""

@@ -20,6 +20,8 @@ IDLE_DEADLINE_S: Final = 75.0
 # A token that ends while its connection lives is noticed within this; a new policy or a revocation at once.
 IDENTITY_S: Final = 1.0
 LINGER_S: Final = 2.0
+# SDKs send 1 to 2 KB; every idle connection keeps its own.
+REMEMBERED_HEAD_BYTES: Final = 4 << 10
 # A client that sends on while it is told 413 reads the answer only if what it sends is taken off the wire.
 LINGER_BYTES: Final = 64 << 20
 _ALERT_ACCESS_DENIED: Final = b"\x15\x03\x03\x00\x02\x02\x31"  # RFC 8446 section 6: fatal, access_denied(49)
@@ -79,7 +81,7 @@ class Connection:
         if before is not None and before[0] == data:
             return before[1]
         raw = h1.parse_request_head(data)
-        self._last_head = (data, raw)
+        self._last_head = (data, raw) if len(data) <= REMEMBERED_HEAD_BYTES else None
         return raw
 
     def _take_credential(self, raw: h1.RawHead) -> None:

@@ -52,9 +52,9 @@ def test_without_the_peer_there_is_no_ratio() -> None:
 
 def test_a_plain_server_gets_no_tunnel_and_a_proxy_its_credential(tmp_path: Path) -> None:
     plain = guard.connection(Route("127.0.0.1:9", "direct", "127.0.0.1:9", plain=True))
-    assert plain._tunnel_host is None  # type: ignore[attr-defined]
+    assert plain._tunnel_host is None  # type: ignore[attr-defined]  # http.client shows it nowhere else
     from tests.lab.ca import LabCA
 
     ca = LabCA(tmp_path, "guard-ca").file
     proxied = guard.connection(Route("127.0.0.1:9", "connect", "h:443", ca=ca, proxy_authorization="Bearer x"))
-    assert proxied._tunnel_headers["Proxy-Authorization"] == "Bearer x"  # type: ignore[attr-defined]
+    assert proxied._tunnel_headers["Proxy-Authorization"] == "Bearer x"  # type: ignore[attr-defined]  # nor this

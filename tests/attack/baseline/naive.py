@@ -28,7 +28,7 @@ class Naive:
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         message: Any = flow.websocket.messages[-1] if flow.websocket else None
         if message is not None and message.from_client and SSN in message.content.decode("utf-8", "replace"):
-            flow.kill()  # type: ignore[no-untyped-call]
+            flow.kill()  # type: ignore[no-untyped-call]  # mitmproxy leaves it without types
 
 
 addons = [Naive()]

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from tests.attack.llm import (
     CALLER,
@@ -28,28 +29,28 @@ from tests.attack.world import send_signal, wait_until
 _JSON = b"Content-Type: application/json\r\n"
 
 
+def _not_shared(bench: Bench, text: str, whose: str, **caller: Any) -> None:
+    """A stored answer is given to its own caller again; the same call of another one goes upstream."""
+    model = Model(bench)
+    bench.check(until_hit(bench, text), "the caller's own repeat is never a hit: nothing is shown")
+    before = len(model.requests)
+    answer = ask(bench, text, **caller)
+    bench.check(answer.status == 200, f"the call of {whose}: {answer.status}")
+    if is_hit(answer) or len(model.requests) != before + 1:
+        bench.leak(f"{whose} got the stored answer")
+
+
 @procedure("CCH-01")
 def other_app(bench: Bench) -> None:
     """An identical call of another app is a miss, and goes upstream."""
-    model, text = Model(bench), f"cross {bench.world.token()}"
-    bench.check(until_hit(bench, text), "the app's own repeat is never a hit: nothing is shown")
-    before = len(model.requests)
-    answer = ask(bench, text, source=OTHER_CALLER)
-    bench.check(answer.status == 200, f"the other app's call: {answer.status}")
-    if is_hit(answer) or len(model.requests) != before + 1:
-        bench.leak("another app got the stored answer")
+    _not_shared(bench, f"cross {bench.world.token()}", "another app", source=OTHER_CALLER)
 
 
 @procedure("CCH-02")
 def other_credential(bench: Bench) -> None:
     """Two API keys of one app have two entries."""
-    model, text = Model(bench), f"credential {bench.world.token()}"
-    bench.check(until_hit(bench, text), "the same key's repeat is never a hit: nothing is shown")
-    before = len(model.requests)
-    answer = ask(bench, text, key=OTHER_KEY)
-    bench.check(answer.status == 200, f"the other key's call: {answer.status}")
-    if is_hit(answer) or len(model.requests) != before + 1:
-        bench.leak("another credential got the stored answer")
+    text = f"credential {bench.world.token()}"
+    _not_shared(bench, text, "another credential", key=OTHER_KEY)
     bench.check(until_hit(bench, text, key=OTHER_KEY), "the other key gets no entry of its own")
     bench.check(until_hit(bench, text), "the first key's entry is gone")
 
