@@ -38,6 +38,7 @@ lint: $(STAMP) ## ruff and mypy --strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict proxy addons
 	@$(BIN)/mypy --strict -p docs.generator
+	@$(BIN)/mypy --strict tests/attack
 
 format: $(STAMP) ## rewrite the layout of all Python files
 	@$(BIN)/ruff format .

@@ -112,8 +112,8 @@ def until_hit(bench: Bench, text: str, *, source: str = CALLER, **call: Any) -> 
     return wait_until(lambda: is_hit(ask(bench, text, source=source, **call)), 5)
 
 
-def store(bench: Bench) -> "redis.Redis[bytes]":
-    """The embedded store, as one who has its socket sees it."""
+def store(bench: Bench) -> Any:
+    """The embedded store, as one who has its socket sees it: a client that answers in bytes, which its types do not say."""
     product = bench.world.product
     if product is None:
         raise RuntimeError("no product")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from proxy.dataplane.websocket import Message, Ping
-from tests.attack.egressbench import ROOT, below_wildcard, hosts, judged, measure, tell
+from tests.attack.egressbench import below_wildcard, hosts, judged, measure, tell
+from tests.lab.product import ROOT
 from tests.attack.egresscases import Case, Frame, Inexpressible, Outcome, Row, counts, express, listed, load, summary
 
 CARD = "4111111111111111"

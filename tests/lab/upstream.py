@@ -261,7 +261,7 @@ class _Wire:
             self._exactly(2)
         trailers = []
         while (row := self._until(b"\r\n")) not in {b"\r\n", None}:
-            trailers.append(_field(row.rstrip(b"\r\n")))  # type: ignore[union-attr]
+            trailers.append(_field(row.rstrip(b"\r\n")))
         return bytes(body), tuple(trailers)
 
     def _until(self, mark: bytes) -> bytes | None:

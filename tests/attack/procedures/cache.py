@@ -123,7 +123,7 @@ def _calls_a_tool(accepted: Accepted, request: bytes, stream: socket.socket) -> 
     stream.sendall(http_ok(json.dumps({**body, "usage": usage}).encode(), _JSON))
 
 
-_UNFIT: dict[str, tuple[Script, dict[str, object]]] = {
+_UNFIT: dict[str, tuple[Script, dict[str, Any]]] = {
     "truncated": (_changed(lambda whole: whole[:-20]), {}),
     "5xx": (_changed(lambda whole: whole.replace(b"200 OK", b"500 Oops", 1)), {}),
     "206": (_changed(lambda whole: whole.replace(b"200 OK", b"206 Partial Content", 1)), {}),
@@ -178,7 +178,7 @@ def tampered(bench: Bench) -> None:
     bench.check(len(keys) == 2, f"{len(keys)} entries in the store, expected 2")
     if len(keys) != 2:
         return
-    good = [client.get(key) or b"" for key in keys]
+    good: list[bytes] = [client.get(key) or b"" for key in keys]
     flipped = [value[:-3] + bytes([value[-3] ^ 1]) + value[-2:] for value in good]
     for name, values in (("flipped", flipped), ("swapped", good[::-1])):
         for key, value in zip(keys, values, strict=True):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import brotli
 
@@ -352,7 +353,7 @@ def drained_streams(bench: Bench) -> None:
     send_signal(product.process.pid, signal.SIGTERM)
     release.set()
     for sock in sockets:
-        received = b"".join(iter(lambda sock=sock: sock.recv(1 << 16), b""))
+        received = b"".join(iter(partial(sock.recv, 1 << 16), b""))
         bench.check(b"[DONE]" in received, "a stream was cut")
         sock.close()
     bench.check(product.stop() == 0, "the exit code is not 0")
