@@ -113,7 +113,7 @@ def until_hit(bench: Bench, text: str, *, source: str = CALLER, **call: Any) -> 
 
 
 def store(bench: Bench) -> Any:
-    """The embedded store, as one who has its socket sees it: a client that answers in bytes, which its types do not say."""
+    """The embedded store, as one who has its socket sees it (the client's types do not know that it answers bytes)."""
     product = bench.world.product
     if product is None:
         raise RuntimeError("no product")

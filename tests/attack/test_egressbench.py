@@ -10,8 +10,8 @@ import pytest
 
 from proxy.dataplane.websocket import Message, Ping
 from tests.attack.egressbench import below_wildcard, hosts, judged, measure, tell
-from tests.lab.product import ROOT
 from tests.attack.egresscases import Case, Frame, Inexpressible, Outcome, Row, counts, express, listed, load, summary
+from tests.lab.product import ROOT
 
 CARD = "4111111111111111"
 HOST = "https://collector.example"
