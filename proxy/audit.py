@@ -93,7 +93,7 @@ gen_ai.usage.cache_read.input_tokens | integer | of the tokens sent, those that 
 estimated               | flag    | the tokens were counted by the proxy, as the provider did not say
 reserved_usd_nanos      | integer | held before the call, nano-dollars
 cost_usd_nanos          | integer | what the call cost, nano-dollars; absent when unpriced
-price_source            | place   | where the price comes from, or `unpriced`
+price_source            | place   | where the price comes from, `unpriced`, or `reserved` when the cost is unknown
 cache                   | word    | `hit`, `miss` or `off`
 saved_usd_nanos         | integer | what a hit would have cost
 saved_input_tokens      | integer | tokens that a hit did not send

@@ -101,11 +101,13 @@ class Reserve(Effect[Reservation]):
 
 @dataclass(frozen=True, slots=True)
 class Settle(Effect[None]):
-    """Replaces the reservation by what was spent (0 releases it). Local and journalled: never waits, never raises."""
+    """Replaces the reservation by what was spent (0 releases it). Local and journalled: never waits, never raises.
+    `metered` False: no Meter tells of the call, so that the settlement has to count it."""
 
     reservation: Reservation
     usd_nanos: int
     estimated: bool
+    metered: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from proxy.context import Context, ruled
 from proxy.delivery import deliver, forward
 from proxy.effects import Aborted, Emit, Forward, Inspect, Offer, ReadBody, Reply, Upgrade
 from proxy.errors import Denied
-from proxy.inference import decoded, inference, release
+from proxy.inference import decoded, forfeit, inference, release
 from proxy.model import Authority, Headers, Inspection, InspectJob, Request, RequestHead
 from proxy.policy import Ruling
 from proxy.providers import Provider
@@ -40,6 +40,8 @@ async def exchange(context: Context, head: RequestHead) -> None:
         trail.aborted(aborted.side, aborted.detail)
     except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a denial
         trail.fault(error)
+        if context.forwarded:
+            await forfeit(context)
         await _refuse(context, Denied("internal"), provider)
     await release(context)
     await Emit(trail.record(context))

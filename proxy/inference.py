@@ -17,8 +17,8 @@ from proxy.providers import Call, Provider
 
 # A request without a cap of its own or of its policy still gets one when a budget must bound it.
 DEFAULT_OUTPUT_CAP_TOKENS = 4096
-# Refusals that come after the whole request has left, whether or not they say so.
-_SENT = frozenset({"upstream_timeout", "upstream_malformed"})
+# A refusal of an answer: the request had left, whether or not it says so.
+_ANSWERED = "upstream_malformed"
 # Fields of a provider's own name choose account, version and beta features: another answer.
 _VARIANTS = (b"anthropic-", b"openai-", b"x-goog-")
 # Answers larger than this are relayed but not kept for the cache.
@@ -71,7 +71,7 @@ async def _answered(context: Context, entry: Entry, request: Request, provider: 
     try:
         return await forward(context, entry, request)
     except (Aborted, Denied) as error:
-        if error.sent or (isinstance(error, Denied) and error.code in _SENT):
+        if error.sent or (isinstance(error, Denied) and error.code == _ANSWERED):
             await settle(context, _unanswered(provider, call))
         raise
 
@@ -207,3 +207,11 @@ async def release(context: Context) -> None:
     reservation, context.reservation = context.reservation, None
     if reservation is not None:
         await Settle(reservation, 0, estimated=False)
+
+
+async def forfeit(context: Context) -> None:
+    """Settles at what was reserved: an error of ours hides how much of the call the upstream got, and may bill."""
+    reservation, context.reservation = context.reservation, None
+    if reservation is not None:
+        context.trail.forfeited(reservation.usd_nanos)
+        await Settle(reservation, reservation.usd_nanos, estimated=True, metered=False)

@@ -102,6 +102,10 @@ class Trail:
         if usage.response_model and usage.response_model != usage.request_model:
             self.fields["gen_ai.response.model"] = usage.response_model[:100]
 
+    def forfeited(self, usd_nanos: int) -> None:
+        """The reserved amount stands for a cost that nobody knows."""
+        self.fields |= {"cost_usd_nanos": usd_nanos, "price_source": "reserved", "estimated": True}
+
     def cache_hit(self, answer: CachedAnswer) -> None:
         """A hit costs nothing; what it would have cost is reported as saved."""
         self.fields |= {

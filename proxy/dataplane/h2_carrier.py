@@ -203,7 +203,7 @@ class H2Carrier:
         try:
             head = await self._receive(ANSWER_DEADLINE_S)
         except TimeoutError:
-            raise Denied("upstream_timeout", f"No answer within {ANSWER_DEADLINE_S:g} s") from None
+            raise Denied("upstream_timeout", f"No answer within {ANSWER_DEADLINE_S:g} s", sent=self.sent) from None
         if not isinstance(head, http.Response):
             raise Denied("internal")
         peer = self.flow.server_conn.peername

@@ -166,7 +166,9 @@ class LaneCarrier:
             channel.deadline_s = channel.loop.time() + ANSWER_DEADLINE_S
             return await self._read_answer_head(channel)
         except TimeoutError:
-            raise Denied("upstream_timeout", f"{head.authority} did not answer in {ANSWER_DEADLINE_S:g} s") from None
+            raise Denied(
+                "upstream_timeout", f"{head.authority} did not answer in {ANSWER_DEADLINE_S:g} s", sent=sent
+            ) from None
         except Aborted as aborted:
             if aborted.side == "client":
                 raise

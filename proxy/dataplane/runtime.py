@@ -218,7 +218,9 @@ def _reserve(runtime: Runtime, _carrier: Carrier, context: Context, effect: effe
 
 
 def _settle(runtime: Runtime, _carrier: Carrier, _context: Context, effect: effects.Settle) -> None:
-    runtime.services.ledger.settle(effect.reservation, effect.usd_nanos, estimated=effect.estimated)
+    runtime.services.ledger.settle(
+        effect.reservation, effect.usd_nanos, estimated=effect.estimated, metered=effect.metered
+    )
 
 
 def _meter(runtime: Runtime, _carrier: Carrier, context: Context, effect: effects.Meter) -> None:

@@ -154,6 +154,40 @@ def test_a_call_that_was_sent_and_not_answered_is_settled_as_estimated(policy: S
     assert script.record["code"] == "upstream_unreachable"
 
 
+@pytest.mark.parametrize("code", ["upstream_timeout", "upstream_unreachable", "upstream_tls", "ip_denied"])
+def test_a_call_that_never_left_costs_nothing(policy: Snapshot, code: str) -> None:
+    """No connection came about: an upstream that cannot be dialled in time has billed nobody."""
+    script = Script(fail_at=4, error=lambda: Denied(code)).run(exchange(context(policy), head()))
+    assert [(one.usd_nanos, one.estimated) for one in script.of(effects.Settle)] == [(0, False)]
+    assert "Meter" not in script.names
+
+
+def test_an_error_of_ours_after_sending_costs_what_was_reserved(policy: Snapshot) -> None:
+    """Nobody knows any more how much of the call arrived: it is charged in full and marked as estimated."""
+    names = Script().run(exchange(context(policy), head())).names
+    script = Script(fail_at=names.index("Forward"), error=lambda: KeyError("words"))
+    script.run(exchange(context(policy), head()))
+    (reserved,) = script.of(effects.Reserve)
+    (settled,) = script.of(effects.Settle)
+    assert (settled.usd_nanos, settled.estimated, settled.metered) == (reserved.usd_nanos, True, False)
+    record = script.record
+    assert record["code"] == "internal"
+    assert (record["cost_usd_nanos"], record["price_source"], record["estimated"]) == (
+        reserved.usd_nanos,
+        "reserved",
+        True,
+    )
+
+
+@pytest.mark.parametrize("at", ["ReadBody", "Inspect", "CacheGet"])
+def test_an_error_of_ours_before_sending_costs_nothing(policy: Snapshot, at: str) -> None:
+    names = Script().run(exchange(context(policy), head())).names
+    script = Script(fail_at=names.index(at), error=lambda: KeyError("words"))
+    script.run(exchange(context(policy), head()))
+    assert script.of(effects.Settle) == []
+    assert "cost_usd_nanos" not in script.record
+
+
 def test_each_answer_that_is_asked_for_is_reserved(policy: Snapshot) -> None:
     def reserved(choices: int) -> tuple[int, int]:
         body = b'{"model":"gpt-4o-mini","max_tokens":50,"n":%d,"messages":[]}' % choices
