@@ -170,7 +170,7 @@ def attack(run: Run, gate: Gate, on_step: Callable[[Mapping[str, Any]], None]) -
     spec = run.spec
     pipe: Pipe | None = None
     try:
-        opened = _open(run, gate, values, observed)
+        opened = connected(run, gate, values, observed)
         if opened is None:
             return observed
         pipe = opened
@@ -193,7 +193,8 @@ def attack(run: Run, gate: Gate, on_step: Callable[[Mapping[str, Any]], None]) -
     return observed
 
 
-def _open(run: Run, gate: Gate, values: Mapping[str, Any], observed: Observed) -> Pipe | None:
+def connected(run: Run, gate: Gate, values: Mapping[str, Any], observed: Observed) -> Pipe | None:
+    """The run's connection through the proxy, tunnel and TLS included; None when it was refused on the way."""
     spec = run.spec
     source = spec.get("from")
     secure = run.mode not in {"explicit", "connect-plain", "transparent"}
