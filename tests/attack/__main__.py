@@ -10,17 +10,20 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from tests.attack import procedures
 from tests.attack.judge import Judge
-from tests.attack.net import missing
+from tests.attack.limit import OutOfTime, limited
+from tests.attack.net import missing, sweep
+from tests.attack.procedures import Shared
 from tests.attack.wire import HERE, load, runs
-from tests.attack.world import NetWorld
 
 MOST_BASELINE_RUNS = 24
+MOST_BROKEN = 3
+CASE_S = 600.0
 PUBLIC = HERE / "data" / "cases_public.jsonl"
 
 
@@ -57,32 +60,47 @@ class Report:
         print(f"{case:<8} {state:<12} {self.ran[case]:>5} runs {self.seconds[case]:>6.1f} s  {title}", flush=True)
 
 
-def wire_cases(world: NetWorld, cases: list[dict[str, Any]], report: Report, titles: dict[str, Any]) -> None:
-    """All wire cases, in one world."""
-    judge = Judge(world)
+def wire_cases(shared: Shared, cases: list[dict[str, Any]], report: Report, titles: dict[str, Any]) -> None:
+    """All wire cases, in one world for as long as it is sound."""
     by_id: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for case in cases:
         by_id[case["id"]].append(case)
+    broken = 0
     for number, group in by_id.items():
         started_s = time.monotonic()
-        before = world.metrics()
-        codes: Counter[str] = Counter()
-        for case in group:
-            for run in runs(case):
-                # A baseline has nothing left to show once it leaked, and its hangs cost minutes.
-                if world.baseline and (number in report.leaked or report.ran[number] >= MOST_BASELINE_RUNS):
-                    break
-                for _ in range(int(case.get("repeat", 1))):
-                    try:
-                        verdict = judge.run(run)
-                    except Exception as error:
-                        report.add(number, run.label, [f"the run broke: {type(error).__name__}: {error}"])
-                        continue
-                    codes += verdict.codes
-                    report.add(number, run.label, verdict.problems, leaked=verdict.leaked, seen=verdict.seen)
-        report.problems[number].extend(f"metric: {problem}" for problem in judge.check_metrics(before, codes))
+        try:
+            shared.bury()
+            with limited(CASE_S):
+                _wire_case(Judge(shared.world()), number, group, report)
+            broken = 0
+        except (Exception, OutOfTime) as error:
+            broken += 1
+            report.add(number, "the world", [f"broke: {type(error).__name__}: {error}", *shared.renew()])
         report.seconds[number] += time.monotonic() - started_s
         report.row(number, titles.get(number, {}).get("attack") or group[0].get("title", ""))
+        if broken >= MOST_BROKEN:
+            print(f"the world breaks again and again; {number} is the last wire case", file=sys.stderr)
+            return
+
+
+def _wire_case(judge: Judge, number: str, group: list[dict[str, Any]], report: Report) -> None:
+    before = judge.world.metrics()
+    codes: Counter[str] = Counter()
+    for run, times in ((run, int(case.get("repeat", 1))) for case in group for run in runs(case)):
+        # A baseline has nothing left to show once it leaked, and its hangs cost minutes.
+        if judge.world.baseline and (number in report.leaked or report.ran[number] >= MOST_BASELINE_RUNS):
+            return
+        for _ in range(times):
+            try:
+                verdict = judge.run(run)
+            except Exception as error:
+                report.add(number, run.label, [f"the run broke: {type(error).__name__}: {error}"])
+                judge.world.metrics()  # raises where it was the product that broke
+                continue
+            codes += verdict.codes
+            report.add(number, run.label, verdict.problems, leaked=verdict.leaked, seen=verdict.seen)
+    found = judge.check_metrics(before, codes)
+    report.problems[number].extend(f"metric: {problem}" for problem in found)
 
 
 def main() -> int:
@@ -100,6 +118,7 @@ def main() -> int:
         return 2
     for name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("EGRESS_")]:
         del os.environ[name]
+    sweep()
     # The namespaces and processes made here go away also when `timeout` or a CI job ends us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     only = [one for one in options.only.split(",") if one]
@@ -111,18 +130,23 @@ def main() -> int:
     files = [*sorted(HERE.glob("*.yaml")), *options.cases]
     cases = [case for case in load(files) if wanted(case["id"])]
     report = Report(verbose=options.verbose)
-    if cases:
-        with NetWorld(baseline=options.baseline) as world:
-            wire_cases(world, cases, report, titles)
-    if not options.skip_procedures:
-        for found in procedures.all_of(options.baseline):
+    shared = Shared(options.baseline)
+    try:
+        wire_cases(shared, cases, report, titles)
+        shared.renew()
+        for found in [] if options.skip_procedures else procedures.all_of(options.baseline):
             if wanted(found.case):
-                procedures.carry_out(found, report, titles)
-    return conclude(report, titles, {case["id"] for case in cases}, wanted, options.baseline)
+                procedures.carry_out(found, shared, report, titles)
+    finally:
+        shared.renew()
+        passed = conclude(report, titles, {case["id"] for case in cases}, wanted, options.baseline)
+    return 0 if passed else 1
 
 
-def conclude(report: Report, titles: dict[str, Any], extra: set[str], wanted: Any, baseline: str) -> int:
-    """The JSON line."""
+def conclude(
+    report: Report, titles: dict[str, Any], extra: set[str], wanted: Callable[[str], bool], baseline: str
+) -> bool:
+    """The JSON line; also of a run that was broken off, where all that did not run has failed."""
     numbers = [number for number in [*titles, *sorted(extra - set(titles))] if wanted(number)]
     failed = [number for number in numbers if report.problems[number] or not report.ran[number]]
     result: dict[str, Any] = {"cases": len(numbers), "passed": len(numbers) - len(failed), "failed": failed}
@@ -133,9 +157,12 @@ def conclude(report: Report, titles: dict[str, Any], extra: set[str], wanted: An
         result["known_leaks"] = len(known)
         result["leaks_shown"] = len(known & report.leaked)
         result["not_shown"] = sorted(known - report.leaked)
-    print(json.dumps(result))
-    return 1 if failed else 0
+    print(json.dumps(result), flush=True)
+    return not failed
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    # A thread that a case left stuck in a namespace would keep the process for ever.
+    os._exit(code)

@@ -6,6 +6,7 @@ servers, all others by the packet log, which holds every SYN and datagram that l
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import struct
@@ -42,6 +43,14 @@ def missing() -> str:
     paired = subprocess.run(veth, capture_output=True, text=True, check=False)
     subprocess.run(["ip", "netns", "del", probe], check=False)
     return f"the kernel gives no veth devices here: {paired.stderr.strip()}" if paired.returncode else ""
+
+
+def sweep() -> None:
+    """Deletes the namespaces of runs that were killed."""
+    for file in Path("/run/netns").glob("atk*"):
+        owner = re.fullmatch(r"atk([0-9]+)(?:app|gw|net)", file.name)
+        if owner and not Path(f"/proc/{owner[1]}").exists():
+            subprocess.run(["ip", "netns", "del", file.name], check=False, capture_output=True)
 
 
 def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -47,9 +46,3 @@ def test_case(judge: Judge, number: str) -> None:
         problems += [f"{run.label}: {problem} [{verdict.seen}]" for problem in verdict.problems]
     problems += judge.check_metrics(before, codes)
     assert not problems, "\n".join(problems)
-
-
-def test_the_catalogue_is_whole() -> None:
-    """Every case of a wire family has a file that says it, or a procedure."""
-    rows = (Path(HERE) / "data" / "cases_public.jsonl").read_text().splitlines()
-    assert len(rows) == 192

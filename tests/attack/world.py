@@ -184,6 +184,12 @@ class NetWorld(World):
         self.trail = Trail(product.paths.audit_dir)
         self.values |= _tokens(product)
 
+    @property
+    def alive(self) -> bool:
+        """The proxy's process is there."""
+        process = self.product.process if self.product else self.baseline_process
+        return process is not None and process.poll() is None
+
     def write_policy(self) -> Path:
         """The files of `apps` and `platform`."""
         root = self.authorities.root.pem

@@ -7,12 +7,16 @@ import importlib
 import pkgutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from tests.attack.limit import OutOfTime, limited
 from tests.attack.world import NetWorld
+
+LIMIT_S: Final = 300.0
+CLEAN_UP_S: Final = 90.0
 
 
 @dataclass
@@ -54,10 +58,20 @@ class Shared:
             self._world = self.stack.enter_context(NetWorld(baseline=self.baseline))
         return self._world
 
-    def renew(self) -> None:
-        """The next procedure gets a new world."""
-        self.stack.close()
+    def bury(self) -> None:
+        """Before a case begins: a world whose proxy has ended is of no use to it."""
+        if self._world is not None and not self._world.alive:
+            self.renew()
+
+    def renew(self) -> list[str]:
+        """The next procedure gets a new world. What went wrong while the old one ended, in words."""
         self._world = None
+        try:
+            with limited(CLEAN_UP_S):
+                self.stack.close()
+        except (Exception, OutOfTime) as error:
+            return [f"the world did not end cleanly: {type(error).__name__}: {error}"]
+        return []
 
 
 @dataclass(frozen=True)
@@ -68,50 +82,52 @@ class Procedure:
     run: Callable[[Bench], None]
     fresh: bool
     baseline: bool
-    shared: Shared
+    limit_s: float
 
 
-_FOUND: list[tuple[str, Callable[[Bench], None], bool, bool]] = []
+_FOUND: list[Procedure] = []
 
 
 def procedure(
-    *cases: str, fresh: bool = False, baseline: bool = False
+    *cases: str, fresh: bool = False, baseline: bool = False, limit_s: float = LIMIT_S
 ) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
-    """Marks a scenario for the cases. `baseline`: it means something for a bare mitmdump too."""
+    """Marks a scenario for the cases. `baseline`: it means something for a bare mitmdump too. `limit_s`: when it is
+    given up, worlds included."""
 
     def mark(act: Callable[[Bench], None]) -> Callable[[Bench], None]:
-        _FOUND.extend((case, act, fresh, baseline) for case in cases)
+        _FOUND.extend(Procedure(case, act, fresh, baseline, limit_s) for case in cases)
         return act
 
     return mark
 
 
-def all_of(baseline: str) -> Iterator[Procedure]:
+def all_of(baseline: str) -> list[Procedure]:
     """Every procedure, those that share a world first."""
     if not _FOUND:
         for module in pkgutil.iter_modules(__path__):
             importlib.import_module(f"{__name__}.{module.name}")
-    shared = Shared(baseline)
-    for case, act, fresh, too in sorted(_FOUND, key=lambda one: one[2]):
-        if too or not baseline:
-            yield Procedure(case, act, fresh, too, shared)
-    shared.renew()
+    return [one for one in sorted(_FOUND, key=lambda one: one.fresh) if one.baseline or not baseline]
 
 
-def carry_out(found: Procedure, report: Any, titles: dict[str, Any]) -> None:
-    """Runs one and reports it."""
+def carry_out(found: Procedure, shared: Shared, report: Any, titles: dict[str, Any]) -> None:
+    """Runs one and reports it. Whatever it does, the next one finds a world that works."""
     started_s = time.monotonic()
     if found.fresh:
-        found.shared.renew()
-    bench = Bench(found.case, found.shared)
+        shared.renew()
+    else:
+        shared.bury()
+    bench = Bench(found.case, shared)
+    broke = False
     try:
-        found.run(bench)
-    except Exception as error:
+        with limited(found.limit_s):
+            found.run(bench)
+    except (Exception, OutOfTime) as error:
+        broke = True
         where = traceback.extract_tb(error.__traceback__)
         ours = next((frame for frame in reversed(where) if "procedures" in frame.filename), where[-1])
         bench.problems.append(f"broke at line {ours.lineno}: {type(error).__name__}: {error}")
-    if found.fresh:
-        found.shared.renew()
+    if found.fresh or broke:
+        bench.problems += shared.renew()
     report.add(found.case, found.run.__name__, bench.problems, leaked=bench.leaked)
     report.seconds[found.case] += time.monotonic() - started_s
     report.row(found.case, titles.get(found.case, {}).get("attack", found.run.__name__))
