@@ -182,6 +182,21 @@ class Channel(asyncio.Protocol):
                 transport.write(rest)
         transport.close()
 
+    @property
+    def pressed(self) -> bool:
+        """The peer does not take what it is sent."""
+        return self._paused_writing
+
+    async def linger(self, seconds: float, most_bytes: int) -> None:
+        """Half-closes and swallows what the peer still sends: closing on unread bytes would reset the connection under
+        our last words."""
+        self.end_writing()
+        self.deadline_s = self.loop.time() + seconds
+        swallowed = len(self.take())
+        with contextlib.suppress(TimeoutError):
+            while swallowed < most_bytes and await self.more():
+                swallowed += len(self.take())
+
     def end_writing(self) -> None:
         """Half-closes: the peer reads to our end and may still send. Under TLS our goodbye comes first, and what the
         peer still sends is buffered as it is, not decrypted: nobody will read it."""

@@ -19,7 +19,11 @@ from mitmproxy.proxy.server import ConnectionHandler, ConnectionIO
 from proxy.config.snapshot import Entry
 from proxy.dataplane.channel import Channel
 from proxy.dataplane.h2_carrier import H2Carrier
+from proxy.dataplane.h2_endpoints import Farewell
+from proxy.dataplane.h2_frames import Flood
 from proxy.dataplane.h2_layers import AnswerNow, H2Layer
+from proxy.dataplane.h2_pipes import ClientPipe, UpstreamPipe
+from proxy.dataplane.lane_connection import LINGER_BYTES, LINGER_S
 from proxy.dataplane.upstream import HANDSHAKE_DEADLINE_S
 from proxy.dataplane.verifier import upstream_context
 from proxy.effects import Aborted
@@ -34,45 +38,8 @@ if TYPE_CHECKING:
 
 # mitmproxy buffers what the client's flow-control window does not take; reading from the upstream waits above this.
 _MAX_BACKLOG_BYTES: Final = 1 << 20
-
-
-class _Pipe:
-    """A channel as mitmproxy wants its reader and writer. `gate`: waited for before each read."""
-
-    def __init__(self, channel: Channel, gate: asyncio.Event | None = None) -> None:
-        self._channel = channel
-        self._gate = gate
-
-    async def read(self, most: int) -> bytes:
-        if self._gate is not None:
-            await self._gate.wait()
-        # Records without plaintext (session tickets) wake the reader too; an empty read would mean the end.
-        while not self._channel.buffer:
-            if not await self._channel.more():
-                return b""
-        return self._channel.take(most)
-
-    def write(self, data: bytes) -> None:
-        try:
-            self._channel.write(data)
-        except Aborted:
-            self._channel.abort()  # the reader sees the end and tells every stream
-
-    async def drain(self) -> None:
-        try:
-            await self._channel.drain()
-        except Aborted as aborted:
-            raise OSError(aborted.detail) from None
-
-    def is_closing(self) -> bool:
-        transport = self._channel.transport
-        return self._channel.lost or transport is None or transport.is_closing()
-
-    def write_eof(self) -> None:
-        self._channel.end_writing()
-
-    def close(self) -> None:
-        self._channel.close()
+# What a piece costs beside its bytes: an upstream that sends single octets must not make a million of them.
+_CHUNK_COST_BYTES: Final = 200
 
 
 class H2Connection(ConnectionHandler):
@@ -119,7 +86,8 @@ class H2Connection(ConnectionHandler):
         context.layers.clear()
         self._layer = H2Layer(context, self)
         self.layer = self._layer
-        pipe: Any = _Pipe(channel)
+        self._pipe = ClientPipe(channel, self._state, self._give_up)
+        pipe: Any = self._pipe
         self.transports[client] = ConnectionIO(handler=None, reader=pipe, writer=pipe)
 
     async def serve(self) -> None:
@@ -130,7 +98,25 @@ class H2Connection(ConnectionHandler):
             for task in list(self._exchanges):
                 task.cancel()
             await asyncio.gather(*self._exchanges, *self._injected, return_exceptions=True)
+            await self._channel.linger(LINGER_S, LINGER_BYTES)
             self._channel.close()
+
+    def _state(self) -> tuple[bool, bool]:
+        """Whether a stream is open, and whether answers lie here that the client does not take."""
+        return bool(self._exchanges), self._backlog_bytes() > 0
+
+    async def _give_up(self, flood: Flood) -> None:
+        """Ends the connection with GOAWAY; one record, unless there is nothing to be told."""
+        if flood.denied is not None:
+            self.server.runtime.refuse(
+                flood.denied,
+                listener=self.listener,
+                client_ip=self.principal.client_ip,
+                authority=self.authority,
+                app=self.principal.app,
+            )
+        if self.client.connected:
+            await self.server_event(Farewell(flood.error, flood.detail))
 
     # -- for the layers and carriers
 
@@ -150,6 +136,7 @@ class H2Connection(ConnectionHandler):
         if not task.cancelled():
             task.exception()  # seen: the standing denial answers
         self.server.idle(self._channel, waiting=not self._exchanges)
+        self._pipe.look()
 
     def answer_now(self, stream_id: int) -> None:
         """Lets the layers send what an exchange decided while no hook was waiting."""
@@ -191,6 +178,7 @@ class H2Connection(ConnectionHandler):
     async def server_event(self, event: events.Event) -> None:
         """As mitmproxy, then lets upstream readers go on while the client takes what it is sent."""
         await super().server_event(event)
+        self._pipe.look()
         if self._backlog_bytes() > _MAX_BACKLOG_BYTES:
             self._room.clear()
         else:
@@ -199,7 +187,7 @@ class H2Connection(ConnectionHandler):
     def _backlog_bytes(self) -> int:
         client: Any = self._layer.connections.get(self.client)
         buffers = client.h2_conn.stream_buffers.values() if client is not None else ()
-        return sum(len(chunk.data) for queue in buffers for chunk in queue)
+        return sum(len(chunk.data) + _CHUNK_COST_BYTES for queue in buffers for chunk in queue)
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """Dials a vetted address and speaks TLS with ALPN h2, or completes with the refusal."""
@@ -214,7 +202,7 @@ class H2Connection(ConnectionHandler):
             return
         server.state, server.alpn, server.timestamp_start = ConnectionState.OPEN, b"h2", time.time()
         server.peername, server.sockname = channel.info("peername"), channel.info("sockname")
-        pipe: Any = _Pipe(channel, self._room)
+        pipe: Any = UpstreamPipe(channel, self._room)
         self.transports[server] = ConnectionIO(handler=asyncio.current_task(), reader=pipe, writer=pipe)
         try:
             await self.server_event(events.OpenConnectionCompleted(command, None))

@@ -17,7 +17,6 @@ from mitmproxy.proxy.layers.http import (
     DropStream,
     GetHttpConnection,
     GetHttpConnectionCompleted,
-    HttpClient,
     HttpLayer,
     HTTPMode,
     HttpStream,
@@ -46,6 +45,7 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.proxy.utils import ReceiveBuffer
 
 from proxy.dataplane.h2_carrier import H2Carrier, standing_denial
+from proxy.dataplane.h2_endpoints import Farewell, H2Client, H2Server
 from proxy.effects import Aborted
 from proxy.errors import Denied
 
@@ -299,12 +299,15 @@ class H2Layer(HttpLayer):
     def __init__(self, context: Context, connection: "H2Connection") -> None:
         super().__init__(context, HTTPMode.transparent)
         self._connection = connection
+        self.connections[context.client] = H2Server(context.fork())
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, AnswerNow):
             stream = self.streams.get(event.stream_id)
             if stream is not None:
                 yield from self.event_to_child(stream, event)
+        elif isinstance(event, Farewell):
+            yield from self.event_to_child(self.connections[self.context.client], event)
         elif isinstance(event, events.ConnectionEvent) and event.connection not in self.connections:
             return  # the last words of a connection that has been dropped
         else:
@@ -326,7 +329,7 @@ class H2Layer(HttpLayer):
                 del self.connections[server]
         context = self.context.fork()
         context.server = self._connection.new_server()
-        client = HttpClient(context)
+        client = H2Client(context)
         self.connections[context.server] = client
         self.waiting_for_establishment[context.server].append(event)
         yield from self.event_to_child(client, events.Start())

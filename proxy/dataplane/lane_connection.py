@@ -149,14 +149,8 @@ class Connection:
             self._channel.write(_ALERT_ACCESS_DENIED)
 
     async def _linger(self) -> None:
-        """Lets the client read our last answer: closing on unread bytes would reset the connection under it."""
-        channel = self._channel
-        channel.end_writing()
-        self._deadline(LINGER_S)
-        swallowed = len(channel.take())
-        with contextlib.suppress(TimeoutError):
-            while swallowed < LINGER_BYTES and await channel.more():
-                swallowed += len(channel.take())
+        """Lets the client read our last answer."""
+        await self._channel.linger(LINGER_S, LINGER_BYTES)
 
     def _deadline(self, seconds: float) -> None:
         self._channel.deadline_s = self._channel.loop.time() + seconds
