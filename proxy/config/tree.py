@@ -196,8 +196,11 @@ def _within_bounds(builder: _Builder, event: Any) -> bool:
 def _syntax_error(error: yaml.MarkedYAMLError, file: str, text: str, problems: Problems) -> None:
     at = error.problem_mark or error.context_mark
     mark = Mark(file, at.line + 1, at.column + 1) if at is not None else Mark(file, 1, 1)
-    lines = text.splitlines()
-    line = lines[mark.line - 1] if mark.line <= len(lines) else ""
+    lines = text.splitlines() or [""]
+    if mark.line > len(lines):
+        # A file that was cut off: the place behind its end is on no line that anybody can look at.
+        mark = Mark(file, len(lines), len(lines[-1]) + 1)
+    line = lines[mark.line - 1]
     if "\t" in line[: len(line) - len(line.lstrip())]:
         problems.add(mark, "a tab stands where YAML wants spaces", "indent with two spaces")
         return

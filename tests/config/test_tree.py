@@ -59,7 +59,7 @@ REFUSED = {
     "tab": ("a:\n\t- b", "2:1 a tab stands where YAML wants spaces"),
     "torn": (
         "services:\n  - name: app1\n    allowed_dom",
-        "4:1 not YAML: while scanning a simple key, could not find expected ':'",
+        "3:16 not YAML: while scanning a simple key, could not find expected ':'",
     ),
     "empty": ("", "1:1 the file is empty"),
     "comments only": ("# nothing\n", "1:1 the file is empty"),

@@ -1,17 +1,15 @@
 """Policy files and options: poisoned, unsigned, old, dangerous."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from tests.attack import policyrows
 from tests.attack.procedures import Bench, procedure
-from tests.attack.wire import HERE
 from tests.lab.product import ROOT
-
-_APP = "version: 1\napp: a\nowner: x@example.com\nstage: production\nidentify: {token: true}\nallow:\n"
 
 
 def check(bench: Bench, name: str, text: str, *, file: str = "apps/a.yaml") -> subprocess.CompletedProcess[str]:
@@ -25,41 +23,26 @@ def check(bench: Bench, name: str, text: str, *, file: str = "apps/a.yaml") -> s
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
 
 
-_HOSTS = {
-    "star": "'*'", "stardot": "'*.'", "midglob": "'api.*.com'", "prefixglob": "'*example.com'",
-    "doubleglob": "'*.*.example.com'", "tldglob": "'*.com'", "unicode": "'éxämple.com'", "empty-entry": "''",
-    "space": "'a.com '", "url": "'https://a.com/x'",
-}  # fmt: skip
-
-
 @procedure("CFG-05")
 def poisoned(bench: Bench) -> None:
-    """The rows of other products said in our schema: each is refused, with its line."""
-    rows = [json.loads(line) for line in (HERE / "data" / "yaml_policy_cases.jsonl").read_text().splitlines()]
-    for row in rows:
-        name, text = row["name"], row["yaml"]
-        if name in _HOSTS:
-            text = f"{_APP}  - {{id: one, host: {_HOSTS[name]}}}\n"
-        elif name == "octal":
-            text = f"{_APP}  - {{id: one, host: a.com, ports: [0443]}}\n"
-        elif name == "ip":
-            text = f"{_APP}  - {{id: one, host: 0x7f.1}}\n"
-        elif name.endswith("-budget"):
-            text = f"{_APP}  - {{id: one, host: a.com}}\nbudget: {{daily_usd: {text.partition(': ')[2]}}}\n"
-        elif name == "big":
-            text = f"{_APP}  - {{id: one, host: a.com}}\n" + "# comment\n" * 220_000
-        elif name == "null-byte":
-            text = f'{_APP}  - {{id: one, host: "evil.test\\0.allowed.test"}}\n'
-        done = check(bench, name, text)
-        bench.check(done.returncode != 0, f"{name}: accepted")
-        bench.check("Traceback" not in done.stderr, f"{name}: {done.stderr[-200:]}")
-        bench.check("a.yaml" in done.stdout + done.stderr, f"{name}: no place named")
+    """The rows of other products said in our schema: each is refused for its own fault at its line; one that is pushed
+    changes nothing."""
+    for row in policyrows.ROWS:
+        directory = bench.world.directory / "rows" / row["of"] / row["name"]
+        shutil.rmtree(directory, ignore_errors=True)
+        wrong = policyrows.misjudged(row, directory)
+        bench.check(not wrong, f"{row['name']}: {wrong}")
+    before = json.loads(bench.world.cli("status", "--json").stdout)["policy"]
+    pushed = bench.world.cli("push", str(bench.world.directory / "rows/own/dup-key"), "--yes", check=False)
+    bench.check(pushed.returncode == 2 and "second time" in pushed.stderr, f"the push: {pushed.stderr[:200]}")
+    after = json.loads(bench.world.cli("status", "--json").stdout)["policy"]
+    bench.check(before == after, f"the policy went from {before} to {after}")
 
 
 @procedure("DST-17")
 def unicode_entry(bench: Bench) -> None:
     """A U-label in the allowlist is refused with its A-label."""
-    done = check(bench, "ulabel", f"{_APP}  - {{id: one, host: 'éxämple.com'}}\n")
+    done = check(bench, "ulabel", f"{policyrows.HEAD}  - {{id: one, host: 'éxämple.com'}}\n")
     bench.check("xn--xmple-gra7a.com" in done.stdout + done.stderr, f"no hint: {(done.stdout + done.stderr)[:200]}")
 
 
@@ -73,11 +56,13 @@ def bombs(bench: Bench) -> None:
         ("laughs", laughs, True),
         ("deep", "{a: " * 3000 + "1" + "}" * 3000, True),
         ("scalar", f"owner: {'x' * 5_000_000}\n", True),
-        ("many", _APP + "".join(f"  - {{id: e{i}, host: h{i}.example.com}}\n" for i in range(100_000)), None),
+        ("many", policyrows.HEAD + "".join(f"  - {{id: e{i}, host: h{i}.test}}\n" for i in range(100_000)), None),
     ):
-        started_s = time.monotonic()
+        # Processor time, because the machine may have other work.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = check(bench, name, text)
-        took_s = time.monotonic() - started_s
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         if refused:
             bench.check(done.returncode != 0, f"{name}: accepted")
         bench.check("Traceback" not in done.stderr, f"{name}: {done.stderr[-200:]}")
@@ -87,7 +72,7 @@ def bombs(bench: Bench) -> None:
 @procedure("CFG-14")
 def torn(bench: Bench) -> None:
     """Half of a good file is refused, whatever the cut."""
-    whole = f"{_APP}  - {{id: one, host: a.com, ports: [443], methods: [GET]}}\nlimits: {{max_body: 4MiB}}\n"
+    whole = f"{policyrows.HEAD}  - {{id: one, host: a.com, ports: [443], methods: [GET]}}\nlimits: {{max_body: 4MiB}}\n"
     for cut in range(10, len(whole) - 40, 9):
         if whole[:cut].endswith("\n") or whole[:cut].count("\n") < 6:
             continue
@@ -118,7 +103,7 @@ def precedence(bench: Bench) -> None:
     (directory / "apps").mkdir(parents=True, exist_ok=True)
     (directory / "platform.yaml").write_text("version: 1\ndeny: [bad.example.com, '*.evil.example']\n")
     (directory / "apps" / "a.yaml").write_text(
-        f"{_APP}  - {{id: wild, host: '*.example.com'}}\n  - {{id: evil, host: x.evil.example}}\n"
+        f"{policyrows.HEAD}  - {{id: wild, host: '*.example.com'}}\n  - {{id: evil, host: x.evil.example}}\n"
     )
     for host, allowed in (
         ("good.example.com", True), ("a.b.example.com", True), ("example.com", False), ("bad.example.com", False),
