@@ -26,7 +26,8 @@ class Channel(asyncio.Protocol):
     """`buffer` holds received plaintext; consumers delete what they took through `take` or `consume`.
 
     `side` names this end in `Aborted`. `deadline_s` (loop time) is enforced by the worker's sweeper: past it, waiting
-    readers and writers get TimeoutError. `on_lost` is called once the connection is gone.
+    readers and writers get TimeoutError. `on_lost` is called once the connection is gone, `on_eof` when the peer of a
+    plain connection has ended its side.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Channel(asyncio.Protocol):
         "eof",
         "loop",
         "lost",
+        "on_eof",
         "on_lost",
         "side",
         "tls",
@@ -56,6 +58,7 @@ class Channel(asyncio.Protocol):
         self.lost = False
         self.tls: ssl.SSLObject | None = None
         self.deadline_s: float | None = None
+        self.on_eof: Callable[[], None] | None = None
         self.on_lost: Callable[[], None] | None = None
         self._incoming: ssl.MemoryBIO | None = None
         self._outgoing: ssl.MemoryBIO | None = None
@@ -86,6 +89,8 @@ class Channel(asyncio.Protocol):
         """The peer half-closed. Plain connections stay writable; TLS cannot be half-closed usefully."""
         self.eof = True
         self._wake()
+        if self.tls is None and self.on_eof is not None:
+            self.on_eof()
         return self.tls is None
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol names it
@@ -144,7 +149,7 @@ class Channel(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Queues `data`. Aborted when the connection is gone."""
-        if self.lost or self.transport is None or self.transport.is_closing():
+        if self.lost or self.transport is None or self.transport.is_closing():  # `closing`, without its call
             raise Aborted(self.side, "connection closed", sent=False)
         if self.tls is None or self._outgoing is None:
             self.transport.write(data)
@@ -298,6 +303,21 @@ class Channel(asyncio.Protocol):
         """Called by the sweeper once the deadline has passed."""
         self.deadline_s = None
         self.fail(TimeoutError())
+
+    @property
+    def closing(self) -> bool:
+        """True when nothing can be written any more."""
+        return self.lost or self.transport is None or self.transport.is_closing()
+
+    @property
+    def was_reset(self) -> bool:
+        """The peer has answered with a reset after its end: nobody reads any more, so that no event tells of it."""
+        if not self.eof or self.lost:
+            return False
+        sock = self.info("socket")
+        with contextlib.suppress(OSError):
+            return sock is not None and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        return True
 
     @property
     def peer_ip(self) -> str:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
-from proxy.dataplane import h1
+from proxy.dataplane import departure, h1
 from proxy.dataplane.body_parts import Progress, answer_parts
 from proxy.dataplane.channel import Channel
 from proxy.dataplane.pump import copy_both_ways, run_websocket
@@ -55,7 +55,6 @@ class LaneCarrier:
 
     def close(self) -> None:
         """Gives back what the request held. Called once, however the exchange ended."""
-        self._client.on_lost = None
         self._server.bodies.release(self._held_bytes, self._app)
         self._held_bytes = 0
         self._drop_upstream()
@@ -90,7 +89,7 @@ class LaneCarrier:
         if expectation.lower() != b"100-continue":
             raise Denied("malformed", "The only expectation spoken here is 100-continue", status=417)
         if self._raw.version == "1.1" and not self._client.buffer:
-            self._client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._client.write(departure.CONTINUE)
 
     async def _read_sized(self, length: int) -> bytes:
         client = self._client
@@ -155,7 +154,10 @@ class LaneCarrier:
         self.upstream_ip = upstream.peer_ip
         self._server.services.counters.add("upstream_connections_total", ("reused" if upstream.reused else "new",))
         self._client.on_lost = lambda: channel.fail(Aborted("client", "went away", sent=True))
-        if self._client.lost:
+        self._client.on_eof = self._client_ended
+        if self._client.eof:
+            self._client_ended()
+        if self._client.closing:
             raise Aborted("client", "went away", sent=False)
         repeatable = upstream.reused and not fresh and head.method in _SAFE_TO_REPEAT and not effect.request.body
         sent = False
@@ -178,6 +180,9 @@ class LaneCarrier:
             raise Denied(
                 "upstream_unreachable", f"{head.authority} closed the connection without an answer", sent=sent
             ) from None
+
+    def _client_ended(self) -> None:
+        departure.ended(self._client, self._raw.version, answering=self._begun)
 
     async def _read_answer_head(self, channel: Channel) -> ResponseHead:
         for _ in range(MAX_INTERIM):
@@ -291,7 +296,7 @@ class LaneCarrier:
 
     def _finish_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
-        self._client.on_lost = None
+        self._let_client_go()
         if upstream is None or self._answer is None:
             return
         upstream.channel.deadline_s = None
@@ -301,7 +306,11 @@ class LaneCarrier:
         else:
             self._server.pool.give_back(upstream)
 
+    def _let_client_go(self) -> None:
+        self._client.on_lost = self._client.on_eof = None
+
     def _drop_upstream(self) -> None:
+        self._let_client_go()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.channel.abort()

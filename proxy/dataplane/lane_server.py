@@ -127,6 +127,8 @@ class LaneServer:
             for channel in list(self._channels):
                 if channel.deadline_s is not None and channel.deadline_s <= now_s:
                     channel.expire()
+                if channel.was_reset:
+                    channel.abort()
             self.pool.sweep(now_s)
 
     async def drain(self, grace_s: float) -> None:

@@ -40,7 +40,7 @@ async def run_websocket(
     pump = WebSocketPump(inspect, restore=restore_text)
     carrier.started = True
     carrier.reusable = False
-    client.on_lost = None
+    client.on_lost = client.on_eof = None
     client.deadline_s = upstream.deadline_s = None
     client.write(h1.encode_response_head(effect.head))
 

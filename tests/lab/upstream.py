@@ -23,13 +23,14 @@ type Answer = Callable[["Received"], Iterable[Piece]]
 
 @dataclass(eq=False)
 class Connection:
-    """One accepted connection. `sni` and `alpn` as the client sent them."""
+    """One accepted connection. `sni` and `alpn` as the client sent them; `stream` for answers that read it."""
 
     peer: tuple[str, int]
     raw: bytearray = field(default_factory=bytearray)
     sni: str | None = None
     alpn: str | None = None
     tls_error: str = ""
+    stream: socket.socket | None = None
     closed: threading.Event = field(default_factory=threading.Event)
 
 
@@ -201,6 +202,7 @@ class Upstream:
                 self._sockets.add(stream)
                 connection.alpn = stream.selected_alpn_protocol()
             stream.settimeout(None)
+            connection.stream = stream
             self._talk(stream, connection)
         except ssl.SSLError as error:
             connection.tls_error = error.reason or str(error)
