@@ -65,6 +65,11 @@ class Paths:
         return self.state_dir / "journal"
 
     @property
+    def pace_dir(self) -> Path:
+        """What each worker's apps spent lately, for the first leases of the next one."""
+        return self.state_dir / "pace"
+
+    @property
     def last_good(self) -> Path:
         """Directory of the last accepted revision and manifest."""
         return self.state_dir / "last-good"

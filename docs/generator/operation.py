@@ -70,6 +70,7 @@ STATE: Final[Mapping[str, tuple[str, str]]] = {
     "store_dir": ("The embedded store's append-only file: policy log, spend, cache, revocations.", "back up"),
     "audit_dir": ("The audit trail, one directory per writer.", "back up, apart from the keys"),
     "journal_dir": ("Money that was reserved and not settled yet; replayed after a crash.", "keep"),
+    "pace_dir": ("How much each app spent lately, for the first leases of a new worker.", "made anew"),
     "last_good": ("The last accepted policy, for a start without the store.", "keep"),
     "living_dir": ("One file per worker whose books are not closed yet.", "keep"),
     "data_dir": ("Indexes of exact data match, for policies that come from a store.", "keep"),

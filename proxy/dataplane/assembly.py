@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.config.snapshot import Snapshot
+from proxy.config.snapshot import AppPolicy, Snapshot
 from proxy.dataplane.counters import Counters
 from proxy.dataplane.services import Services
 from proxy.keys.root import CACHE, CREDENTIAL_PIN, MANIFEST, PLACEHOLDER, RootKey
@@ -59,11 +59,15 @@ class Assembly:
     swapped: asyncio.Event = field(default_factory=asyncio.Event)
     _refused: tuple[int, str] | None = None
 
-    async def usable(self, inspector_s: float) -> None:
-        """Returns with a policy; waits for an inspector too, but not for ever: without one the worker denies."""
+    async def usable(self, inspector_s: float, lease_s: float) -> None:
+        """Returns with a policy; waits for an inspector and first leases too, but not for ever: without an inspector
+        the worker denies, and without a lease the first request of an app asks the store."""
         await self.services.watcher.first()
+        await asyncio.gather(self._inspector(inspector_s), self.services.ledger.prepare(lease_s))
+
+    async def _inspector(self, wait_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.services.inspector.wait_ready(), inspector_s)
+            await asyncio.wait_for(self.services.inspector.wait_ready(), wait_s)
 
     def status(self) -> dict[str, Any]:
         """What the supervisor and `egress status` need to know; sets the gauges on the way."""
@@ -161,7 +165,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
         watcher=watcher,
         inspector=_inspector_client(paths, root, start["inspectors"]),
         cache=ResponseCache(store.cache, cache_mac_key),
-        ledger=Ledger(store.budget, paths, start["id"]),
+        ledger=Ledger(store.budget, paths, start["id"], apps=_apps(watcher)),
         limiter=Limiter(paths),
         audit=open_writer(paths, root, start["id"], mirrors=start.get("audit_mirrors", ())),
         counters=counters,
@@ -182,6 +186,10 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     parts.tasks = [asyncio.create_task(run) for run in runs]
     await services.inspector.start()
     return parts
+
+
+def _apps(watcher: "ConfigWatcher") -> Callable[[], Mapping[str, AppPolicy]]:
+    return lambda: watcher.current.apps if watcher.current is not None else {}
 
 
 def _inspector_client(paths: Paths, root: RootKey, inspectors: int) -> "InspectorClient":

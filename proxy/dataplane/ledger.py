@@ -10,31 +10,25 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-from proxy.budget import Periods, is_tight, least_left, periods, shortage, slice_usd_nanos, usd
+from proxy.budget import Periods, periods
 from proxy.config.snapshot import AppPolicy, BudgetPolicy
 from proxy.dataplane.journal import Journal, Key, Tally
+from proxy.dataplane.leases import IDLE_S, Apps, Lease, Leases, is_limited, one_by_one
+from proxy.dataplane.pace_file import PaceFile
 from proxy.dataplane.reconcile import reconcile, reconcile_all
 from proxy.dataplane.settlement import Models, Opened, send_batch, usage_row
 from proxy.errors import Denied
 from proxy.model import Cost, Reservation, Usage
 from proxy.paths import Paths
-from proxy.stores.faults import StoreFault
 from proxy.stores.ports import BudgetStore, StoreUnavailable
 
 __all__ = ["Ledger", "reconcile", "reconcile_all"]
 
 FLUSH_S: Final = 0.25
-# Longer than the pauses inside a conversation's burst, short enough that others need not wait for our leftovers.
-IDLE_S: Final = 2.0
-# An app that hammers on an empty budget, or a store that is away, is answered from memory for this long.
-REFUSAL_S: Final = 1.0
-# A lease whose answer was lost may be applied late; it is looked for at this many flushes.
-REPAIR_ROUNDS: Final = 3
-# Faults that one app's damaged key can cause: they must not hold up the money of all other apps.
-_OF_ONE_KEY: Final = frozenset({"wrong_type", "refused", "garbage"})
+# How soon a store that was away is asked again for a worker's first leases.
+RETRY_S: Final = 0.1
 # While the disk is full, lines wait in memory. Settles are few (reserving is refused); usage of calls without budget
 # is not: beyond this number it is kept only in the sums, which a crash would lose.
 BACKLOG_LINES: Final = 10_000
@@ -42,36 +36,20 @@ BACKLOG_LINES: Final = 10_000
 NO_BUDGET: Final = BudgetPolicy(None, None)
 
 
-@dataclass(slots=True)
-class _Lease:
-    available: int = 0
-    reserved: int = 0
-    left: int | None = None
-    tight: bool = False
-    touched_s: float = 0.0
-    repairs: int = 0
-    refusal: "_Refusal | None" = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """What the store said last. It holds for the budget it was asked about only: a policy that came since may have
-    another limit."""
-
-    until_s: float
-    least_usd_nanos: int
-    budget: BudgetPolicy
-    denied: Denied
-
-
 class Ledger:
     """`reserve`, `settle` and `note` are for the event loop's thread. `run` flushes behind them until cancelled; then
     `aclose`. `holder` names this worker's life and is never used again, so that a dead worker's leases are never taken
-    for a living one's. Raises proxy.dataplane.journal.Busy when another process uses it."""
+    for a living one's. `apps`: of the policy in force; leases are topped up for these only. Raises
+    proxy.dataplane.journal.Busy when another process uses it."""
 
     def __init__(
-        self, store: BudgetStore, paths: Paths, holder: str, *, clock: Callable[[], float] = time.time
+        self,
+        store: BudgetStore,
+        paths: Paths,
+        holder: str,
+        *,
+        apps: Apps = dict,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.holder = holder
         self.overspent_usd_nanos = 0
@@ -80,7 +58,8 @@ class Ledger:
         self._clock = clock
         self._journal = Journal(paths.journal_dir, holder)
         self._backlog: list[tuple[str, dict[str, Any]]] = []
-        self._leases: dict[Key, _Lease] = {}
+        self._leases = Leases(store, holder, apps)
+        self._pace_file = PaceFile(paths.pace_dir, holder)
         self._open: dict[str, Opened] = {}
         self._tallies: dict[Key, Tally] = {}
         self._batches: dict[Key, dict[str, Any]] = {}
@@ -104,9 +83,9 @@ class Ledger:
         budget = app.budget or NO_BUDGET
         at = periods(now_s, budget.time_zone)
         key = (app.app, at.day, at.month)
-        if budget.daily_usd_nanos is None and budget.monthly_usd_nanos is None:
+        if not is_limited(budget):
             return self._grant(app, key, usd_nanos, exchange_id, held=False)
-        lease = self._leases.setdefault(key, _Lease())
+        lease = self._leases.of.setdefault(key, Lease())
         lease.touched_s = now_s
         if lease.available >= usd_nanos:
             return self._take(app, key, lease, usd_nanos, exchange_id)
@@ -147,10 +126,13 @@ class Ledger:
     def open_count(self) -> int:
         return len(self._open)
 
-    def _take(self, app: AppPolicy, key: Key, lease: _Lease, usd_nanos: int, exchange_id: str) -> Reservation:
+    def _take(self, app: AppPolicy, key: Key, lease: Lease, usd_nanos: int, exchange_id: str) -> Reservation:
         reservation = self._grant(app, key, usd_nanos, exchange_id, held=True)
         lease.available -= usd_nanos
         lease.reserved += usd_nanos
+        lease.need = usd_nanos
+        if lease.reserved > lease.peak:
+            lease.peak = lease.reserved
         return reservation
 
     def _grant(self, app: AppPolicy, key: Key, usd_nanos: int, exchange_id: str, *, held: bool) -> Reservation:
@@ -170,11 +152,12 @@ class Ledger:
         """(spent from the lease, beyond it). What was reserved and not spent is available again."""
         if not opened.held:
             return 0, usd_nanos
-        lease = self._leases.setdefault(opened.key, _Lease())
+        lease = self._leases.of.setdefault(opened.key, Lease())
         lease.reserved -= opened.usd_nanos
         lease.available += opened.usd_nanos
         spent = min(usd_nanos, lease.available)
         lease.available -= spent
+        lease.spent += spent
         self.overspent_usd_nanos += usd_nanos - spent
         if lease.tight:
             self._wake.set()
@@ -186,82 +169,18 @@ class Ledger:
         self, app: AppPolicy, budget: BudgetPolicy, at: Periods, usd_nanos: int, exchange_id: str, now_s: float
     ) -> Reservation:
         key = (app.app, at.day, at.month)
-        lease = self._leases.setdefault(key, _Lease())
+        lease = self._leases.of.setdefault(key, Lease())
         async with lease.lock:
             if lease.available >= usd_nanos:
                 return self._take(app, key, lease, usd_nanos, exchange_id)
-            denied = self._remembered(budget, lease, usd_nanos, now_s) or await self._extend(
-                budget, at, key, lease, usd_nanos, now_s
-            )
+            denied = await self._leases.cover(budget, at, key, lease, usd_nanos, now_s)
             if denied is None:
+                self._wake.set()  # the next requests need not ask
                 return self._take(app, key, lease, usd_nanos, exchange_id)
         mode = budget.on_exceeded if denied.code == "budget_exceeded" else budget.on_unavailable
         if mode == "deny":
             raise denied
         return self._grant(app, key, usd_nanos, exchange_id, held=False)
-
-    def _remembered(self, budget: BudgetPolicy, lease: _Lease, usd_nanos: int, now_s: float) -> Denied | None:
-        refusal = lease.refusal
-        if refusal is None or refusal.budget != budget:
-            return None
-        if now_s >= refusal.until_s or usd_nanos < refusal.least_usd_nanos:
-            return None
-        denied = refusal.denied
-        return Denied(denied.code, denied.detail, where=denied.where, retry_after_s=denied.retry_after_s)
-
-    async def _extend(
-        self, budget: BudgetPolicy, at: Periods, key: Key, lease: _Lease, usd_nanos: int, now_s: float
-    ) -> Denied | None:
-        """Adds to the lease so that it covers `usd_nanos`, or says why not. What is available is set aside while the
-        store is asked, so that nobody takes it from under this request."""
-        aside, lease.available = lease.available, 0
-        need = usd_nanos - aside
-        try:
-            grant = await self._store.lease(
-                key[0],
-                day=at.day,
-                month=at.month,
-                # By what a request costs, not by what is missing of it, which may be a nano-dollar.
-                want_usd_nanos=max(need, slice_usd_nanos(usd_nanos, lease.left)),
-                least_usd_nanos=need,
-                day_limit=budget.daily_usd_nanos,
-                month_limit=budget.monthly_usd_nanos,
-                holder=self.holder,
-            )
-            lease.available += grant.granted_usd_nanos
-            lease.left = least_left(grant.day_left_usd_nanos, grant.month_left_usd_nanos)
-            lease.tight = is_tight(usd_nanos, lease.left)
-            if grant.granted_usd_nanos >= need:
-                lease.refusal = None
-                return None
-            denied = await self._exceeded(budget, at, key[0], usd_nanos, now_s)
-        except StoreUnavailable as fault:
-            lease.repairs = REPAIR_ROUNDS
-            denied = Denied("budget_unavailable", str(fault), where=budget.at, retry_after_s=2)
-        except BaseException:
-            lease.repairs = REPAIR_ROUNDS
-            raise
-        finally:
-            lease.available += aside
-        lease.refusal = _Refusal(now_s + REFUSAL_S, usd_nanos, budget, denied)
-        return denied
-
-    async def _exceeded(self, budget: BudgetPolicy, at: Periods, app: str, usd_nanos: int, now_s: float) -> Denied:
-        found = shortage(
-            usd_nanos,
-            day_limit=budget.daily_usd_nanos,
-            month_limit=budget.monthly_usd_nanos,
-            day_spent=await self._store.spend(app, period=at.day),
-            month_spent=await self._store.spend(app, period=at.month),
-            at=at,
-            now_s=now_s,
-        )
-        rest = "requests in flight hold the rest" if found.held else f"{usd(found.spent_usd_nanos)} USD are spent"
-        detail = (
-            f"the {found.period} budget is {usd(found.limit_usd_nanos)} USD, {rest}, "
-            f"and this request may cost {usd(usd_nanos)} USD"
-        )
-        return Denied("budget_exceeded", detail, where=budget.at, retry_after_s=found.retry_after_s)
 
     # --- behind the answer --------------------------------------------------------------------------------------
 
@@ -273,11 +192,33 @@ class Ledger:
             self._wake.clear()
             try:
                 await self.flush(self._clock())
+                await self.top_up(self._clock())
                 self.store_fault = ""
             except StoreUnavailable as fault:
                 self.store_fault = str(fault)
             except OSError as error:
                 self.store_fault = f"budget journal: {error.strerror}"
+
+    async def prepare(self, wait_s: float) -> None:
+        """Leases for the apps that were busy on this machine lately, so that their next request need not ask. Gives up
+        after `wait_s`: with the store away, apps that need no lease are served."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while True:
+                    now_s = self._clock()
+                    with contextlib.suppress(StoreUnavailable, OSError):
+                        await self.flush(now_s)
+                        if await self._leases.prepare(self._pace_file.recent(now_s), now_s):
+                            return
+                    await asyncio.sleep(RETRY_S)
+
+    async def top_up(self, now_s: float) -> None:
+        """Asks for more where a lease runs low, and notes for a successor how busy which app is. Raises
+        StoreUnavailable."""
+        try:
+            await self._leases.top_up(now_s)
+        finally:
+            self._pace_file.write(self._leases.paces(now_s), now_s)
 
     async def flush(self, now_s: float, *, closing: bool = False) -> None:
         """Sends what was settled and gives back what is idle. Raises StoreUnavailable or OSError: nothing is lost, and
@@ -286,16 +227,8 @@ class Ledger:
             self._drain_backlog()
             if self._journal.wants_compaction:
                 self._compact()
-            poisoned: StoreFault | None = None
-            for key in self._leases.keys() | self._tallies.keys() | self._batches.keys():
-                try:
-                    await self._flush_key(key, now_s, closing=closing)
-                except StoreFault as fault:
-                    if fault.reason not in _OF_ONE_KEY:
-                        raise
-                    poisoned = fault
-            if poisoned is not None:
-                raise poisoned
+            keys = self._leases.of.keys() | self._tallies.keys() | self._batches.keys()
+            await one_by_one(keys, lambda key: self._flush_key(key, now_s, closing=closing))
 
     async def _flush_key(self, key: Key, now_s: float, *, closing: bool) -> None:
         if key in self._batches:
@@ -308,8 +241,10 @@ class Ledger:
     async def aclose(self, now_s: float | None = None) -> None:
         """Sends everything and returns all leases. What the store did not take, and reservations that are still open,
         stay in the journal for `reconcile`."""
+        now_s = self._clock() if now_s is None else now_s
+        self._pace_file.write(self._leases.paces(now_s), now_s, closing=True)
         try:
-            await self.flush(self._clock() if now_s is None else now_s, closing=True)
+            await self.flush(now_s, closing=True)
         except (StoreUnavailable, OSError):
             self._journal.close(remove=False)
             return
@@ -318,11 +253,8 @@ class Ledger:
 
     def _seal(self, key: Key, now_s: float, *, closing: bool) -> bool:
         """Makes a batch of what is due for `key`, in the journal first. False when nothing is due."""
-        tally, lease = self._tallies.get(key, Tally()), self._leases.get(key)
-        returned = 0
-        if lease is not None and not lease.lock.locked():
-            due = closing or lease.tight or now_s - lease.touched_s > IDLE_S
-            returned = lease.available if due else 0
+        tally, lease = self._tallies.get(key, Tally()), self._leases.of.get(key)
+        returned = lease.surplus(now_s, closing=closing) if lease is not None else 0
         if tally.empty and not returned:
             return False
         self._entries += 1
@@ -352,7 +284,7 @@ class Ledger:
     async def _repair(self, key: Key) -> None:
         """After a lost answer the store may hold more for us than we know (the grant was applied) or less (it lost its
         memory); both are put right."""
-        lease = self._leases.get(key)
+        lease = self._leases.of.get(key)
         if lease is None or not lease.repairs or lease.lock.locked():
             return
         async with lease.lock:
@@ -367,11 +299,11 @@ class Ledger:
             lease.repairs -= 1
 
     def _forget(self, key: Key, now_s: float) -> None:
-        lease = self._leases.get(key)
+        lease = self._leases.of.get(key)
         if lease is None or lease.available or lease.reserved or lease.repairs or lease.lock.locked():
             return
         if now_s - lease.touched_s > IDLE_S and key not in self._tallies and key not in self._batches:
-            del self._leases[key]
+            del self._leases.of[key]
 
     # --- journal ------------------------------------------------------------------------------------------------
 

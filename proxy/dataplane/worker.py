@@ -22,6 +22,7 @@ from proxy.supervisor.channel import Channel
 
 DELTA_EVERY_S: Final = 0.25
 FIRST_INSPECTOR_S: Final = 30.0
+FIRST_LEASES_S: Final = 5.0
 ORPHAN_DRAIN_S: Final = 1.0
 """When the supervisor is gone nobody restarts, meters or kills: open exchanges get a moment, no more."""
 
@@ -91,7 +92,7 @@ class Worker:
 
     async def _policy_or_drain(self, parts: Assembly) -> bool:
         """True once a policy is there (and an inspector, unless that takes too long); False when told to stop."""
-        waiting = asyncio.create_task(parts.usable(FIRST_INSPECTOR_S))
+        waiting = asyncio.create_task(parts.usable(FIRST_INSPECTOR_S, FIRST_LEASES_S))
         report = asyncio.create_task(self._report(parts))
         try:
             ends: set[asyncio.Future[Any]] = {waiting, self._drain_s}

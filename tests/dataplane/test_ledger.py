@@ -17,7 +17,8 @@ import pytest
 from proxy.config.snapshot import AppPolicy, BudgetPolicy, DlpPolicy, Limits
 from proxy.dataplane import journal as journal_module
 from proxy.dataplane.journal import Busy
-from proxy.dataplane.ledger import IDLE_S, REFUSAL_S, Ledger, reconcile, reconcile_all
+from proxy.dataplane.leases import IDLE_S, REFUSAL_S
+from proxy.dataplane.ledger import Ledger, reconcile, reconcile_all
 from proxy.dataplane.settlement import MODEL_CHARACTERS, MODELS_PER_APP
 from proxy.errors import Denied
 from proxy.model import Cost, Reservation, Usage
