@@ -61,6 +61,7 @@ ALLOWED_IN_PURE = {
     "proxy/recognizers/engine.py": {"threading"},  # a lock around the model that is loaded once
     "proxy/recognizers/rampart.py": {"read_bytes"},  # the model's files, once, when it is loaded
     "proxy/recognizers/_encoder.py": {"read_bytes"},
+    "proxy/recognizers/_intact.py": {"read_bytes", "read_text"},  # the same, and what was recorded of them
     "proxy/recognizers/_custom.py": {"read_bytes"},  # the installation's own recognisers
     "proxy/recognizers/__init__.py": {"os"},  # the variable that names them
 }
