@@ -40,6 +40,7 @@ class Soak:
     scene: Scene
     running: Running
     samples: list[tuple[float, processes.Sample]] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
     disturbances: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("reload", "restart", "outage"), 0))
 
     def go(self, seconds: float) -> dict[str, Any]:
@@ -52,6 +53,7 @@ class Soak:
         disturb_s = began_s + _DISTURB_EVERY_S
         while (now_s := time.monotonic()) < began_s + seconds:
             self.samples.append((now_s, self.running.sample()))
+            self.names.update((pid, _name(pid)) for pid in self.samples[-1][1].rss_bytes if pid not in self.names)
             if now_s >= disturb_s:
                 next(stormy if now_s < half_s else calm)()
                 disturb_s = time.monotonic() + _DISTURB_EVERY_S
@@ -110,6 +112,7 @@ class Soak:
     def _figures(self, answers: Sequence[dict[str, Any]], half_s: float) -> dict[str, Any]:
         settled = [(at_s, sample) for at_s, sample in self.samples if at_s >= half_s + _DISTURB_EVERY_S]
         first, last = (settled or self.samples)[0][1], self.samples[-1][1]
+        late = [(at_s, sample) for at_s, sample in settled if at_s >= half_s + (self.samples[-1][0] - half_s) / 2]
         latencies = [answer["latency_us"] for answer in answers if answer["latency_us"]]
         return {
             "requests": sum(answer["requests"] for answer in answers),
@@ -118,12 +121,22 @@ class Soak:
             "p50_ms": round(max(latency["p50"] for latency in latencies) / 1e3, 2),
             "p99_ms": round(max(latency["p99"] for latency in latencies) / 1e3, 2),
             "rss_mb": [round(sample.rss_total_bytes / _MIB, 1) for sample in (first, last)],
-            "rss_slope_mb_per_h": round(slope([(at, float(s.rss_total_bytes)) for at, s in settled]) * 3600 / _MIB, 2),
+            # What fills while it is new (allocator, caches) shows in the first slope and not in the second.
+            "rss_slope_mb_per_h": _mb_per_h(settled),
+            "rss_slope_last_quarter_mb_per_h": _mb_per_h(late),
+            "rss_slope_by_process_mb_per_h": self._by_process(settled),
             "descriptors": [first.descriptors, last.descriptors],
             "descriptors_peak": max(sample.descriptors for _, sample in self.samples),
             "denied": self._denied(),
             **{f"{name}s": count for name, count in self.disturbances.items()},
         }
+
+    def _by_process(self, settled: Sequence[tuple[float, processes.Sample]]) -> dict[str, float]:
+        """The slope of each process that was there to the end."""
+        lasting = [
+            pid for pid in self.samples[-1][1].rss_bytes if all(pid in sample.rss_bytes for _, sample in settled)
+        ]
+        return {f"{self.names.get(pid, '')} {pid}": _mb_per_h(settled, pid) for pid in lasting}
 
     def _denied(self) -> dict[str, int]:
         """Denials by reason, from the audit trail."""
@@ -146,11 +159,27 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
 
 
-def _program(pid: int) -> str:
+def _mb_per_h(points: Sequence[tuple[float, processes.Sample]], pid: int | None = None) -> float:
+    """The slope of all memory, or of one process's."""
+    bytes_at = [(at_s, float(s.rss_total_bytes if pid is None else s.rss_bytes[pid])) for at_s, s in points]
+    return round(slope(bytes_at) * 3600 / _MIB, 2)
+
+
+def _command(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
     except OSError:
-        return ""
+        return []
+
+
+def _program(pid: int) -> str:
+    return "".join(_command(pid)[:1])
+
+
+def _name(pid: int) -> str:
+    """The module that a process runs, or its program."""
+    command = _command(pid)
+    return command[command.index("-m") + 1] if "-m" in command[:-1] else Path(_program(pid)).name
 
 
 def main(start: Callable[[Scene], Running] = product.start) -> int:

@@ -4,8 +4,8 @@
 page cache held, and its leases still count against the budget until their period ends.
 
 Lines: `intent` (id, app, day, month, usd, held, owner, cost_center), `settle` (id, spent, over, row), `note` (app, day,
-month, row), `batch` (entry, app, day, month, spent, over, returned, rows; takes all that was settled or noted before it
-for its app, day and month), `done` (entry), `tally` (a compacted sum of settles and notes).
+month, row), `batch` (entry, series, number, app, day, month, spent, over, returned, rows; takes all that was settled or
+noted before it for its app, day and month), `done` (entry), `tally` (a compacted sum of settles and notes).
 """
 
 import contextlib

@@ -260,6 +260,8 @@ class Ledger:
         self._entries += 1
         batch = {
             "entry": f"{self.holder}.{self._entries}",
+            "series": f"{self.holder}.{key[1]}.{key[2]}",
+            "number": self._entries,
             "app": key[0],
             "day": key[1],
             "month": key[2],

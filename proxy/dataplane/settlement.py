@@ -45,8 +45,12 @@ class Opened:
 
 
 async def send_batch(store: BudgetStore, holder: str, batch: Mapping[str, Any]) -> None:
-    """Applies one batch; sending it again changes nothing. Raises StoreUnavailable."""
-    app, day, month, entry = batch["app"], batch["day"], batch["month"], batch["entry"]
+    """Applies one batch; sending it again changes nothing. Raises StoreUnavailable.
+
+    Batches of one `series` are sent in the order of their numbers, so that the store need only remember the last.
+    """
+    app, day, month = batch["app"], batch["day"], batch["month"]
+    series, number = batch.get("series", batch["entry"]), batch.get("number", 1)
     if batch["spent"] or batch["returned"]:
         await store.settle(
             app,
@@ -55,7 +59,8 @@ async def send_batch(store: BudgetStore, holder: str, batch: Mapping[str, Any]) 
             spent_usd_nanos=batch["spent"],
             returned_usd_nanos=batch["returned"],
             holder=holder,
-            entry_id=entry,
+            entry_id=series,
+            number=number,
         )
     if batch["over"]:
         await store.settle(
@@ -65,10 +70,13 @@ async def send_batch(store: BudgetStore, holder: str, batch: Mapping[str, Any]) 
             spent_usd_nanos=batch["over"],
             returned_usd_nanos=0,
             holder=f"{holder}/over",
-            entry_id=f"{entry}.over",
+            entry_id=f"{series}.over",
+            number=number,
         )
-    if batch["rows"]:
-        await store.add_usage([{**row, "id": f"{entry}.{index}"} for index, row in enumerate(batch["rows"])])
+    # The rows of one day lie together, whatever app they are of.
+    rows = [{**row, "id": f"{series}.{app}.{index}", "number": number} for index, row in enumerate(batch["rows"])]
+    if rows:
+        await store.add_usage(rows)
 
 
 def unseen_row(intent: Mapping[str, Any], usd_nanos: int, *, estimated: bool) -> Row:

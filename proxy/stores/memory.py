@@ -101,7 +101,7 @@ class MemoryBudgetStore:
         self._spend: dict[tuple[str, str], int] = defaultdict(int)
         self._leased: dict[tuple[str, str], int] = defaultdict(int)
         self._leases: dict[tuple[str, str, str, str], int] = defaultdict(int)
-        self._done: set[tuple[str, str]] = set()
+        self._done: dict[tuple[str, str], int] = {}
         self._usage: dict[str, dict[str, dict[str, int]]] = {}
 
     async def lease(
@@ -138,11 +138,11 @@ class MemoryBudgetStore:
         returned_usd_nanos: int,
         holder: str,
         entry_id: str,
+        number: int = 1,
     ) -> None:
         check_amounts(spent_usd_nanos, returned_usd_nanos)
-        if (app, entry_id) in self._done:
+        if not self._is_new((app, entry_id), number):
             return
-        self._done.add((app, entry_id))
         held = self._leases[app, day, month, holder]
         for period in (day, month):
             self._spend[app, period] += spent_usd_nanos
@@ -156,9 +156,7 @@ class MemoryBudgetStore:
 
     async def add_usage(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
-            done = (f"usage {row['day']}", str(row["id"]))
-            if done not in self._done:
-                self._done.add(done)
+            if self._is_new((f"usage {row['day']}", str(row["id"])), row.get("number", 1)):
                 counts = self._usage.setdefault(str(row["day"]), {}).setdefault(field_name(row), defaultdict(int))
                 for name, amount in counters(row).items():
                     counts[name] += amount
@@ -171,6 +169,12 @@ class MemoryBudgetStore:
             if counts
         ]
         return [row for row in rows if app is None or row["app"] == app]
+
+    def _is_new(self, entry: tuple[str, str], number: int) -> bool:
+        new = self._done.get(entry, 0) < number
+        if new:
+            self._done[entry] = number
+        return new
 
     def _left(self, app: str, period: str, limit: int | None) -> int | None:
         return None if limit is None else limit - self._spend[app, period] - self._leased[app, period]

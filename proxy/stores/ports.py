@@ -84,15 +84,18 @@ class BudgetStore(Protocol):
         returned_usd_nanos: int,
         holder: str,
         entry_id: str,
+        number: int = 1,
     ) -> None:
-        """Turns leased money into spend and gives the rest back; applied once per `entry_id`."""
+        """Turns leased money into spend and gives the rest back; applied once per `entry_id` and number. Numbers of one
+        id only rise: one that is not above the last applied is taken for a repetition."""
 
     async def spend(self, app: str, *, period: str) -> int: ...
     async def leased_by(self, holder: str) -> Mapping[tuple[str, str, str], int]:
         """Open leases of one worker: (app, day, month) -> nano-dollars. For cleaning up after a crash."""
 
     async def add_usage(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds counters per (day, app, provider, model): requests, tokens, cost, saved; applied once per row `id`."""
+        """Adds counters per (day, app, provider, model): requests, tokens, cost, saved; applied once per row `id` and
+        `number` (1 where it has none), as in `settle`."""
 
     async def usage(self, *, since: str, until: str, app: str | None) -> Sequence[Mapping[str, Any]]: ...
 

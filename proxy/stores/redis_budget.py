@@ -42,11 +42,11 @@ _LEASE: Final = Script(
 )
 _SETTLE: Final = Script(
     _NUMBER
-    + "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end "
+    + "if num(KEYS[1]) >= tonumber(ARGV[5]) then return 0 end "
     + "local held, spent = num(KEYS[6]), tonumber(ARGV[1]) "
     + "for i = 2, 5 do num(KEYS[i]) end "
     + "local off = math.min(held, spent + tonumber(ARGV[2])) "
-    + "redis.call('SET', KEYS[1], '1', 'EX', ARGV[3]) "
+    + "redis.call('SET', KEYS[1], ARGV[5], 'EX', ARGV[3]) "
     + "if spent > 0 then for i = 2, 3 do redis.call('INCRBY', KEYS[i], text(spent)) "
     + "redis.call('EXPIRE', KEYS[i], ARGV[4]) end end "
     + "if off > 0 then for i = 4, 6 do redis.call('DECRBY', KEYS[i], text(off)) end end "
@@ -54,10 +54,10 @@ _SETTLE: Final = Script(
     + "return 1"
 )
 _ADD_USAGE: Final = Script(
-    _NUMBER + "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end "
-    "for i = 4, #ARGV, 2 do whole(redis.call('HGET', KEYS[2], ARGV[3] .. '|' .. ARGV[i]) or '0') end "
-    "redis.call('SET', KEYS[1], '1', 'EX', ARGV[1]) "
-    "for i = 4, #ARGV, 2 do redis.call('HINCRBY', KEYS[2], ARGV[3] .. '|' .. ARGV[i], ARGV[i + 1]) end "
+    _NUMBER + "if num(KEYS[1]) >= tonumber(ARGV[3]) then return 0 end "
+    "for i = 5, #ARGV, 2 do whole(redis.call('HGET', KEYS[2], ARGV[4] .. '|' .. ARGV[i]) or '0') end "
+    "redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[1]) "
+    "for i = 5, #ARGV, 2 do redis.call('HINCRBY', KEYS[2], ARGV[4] .. '|' .. ARGV[i], ARGV[i + 1]) end "
     "redis.call('EXPIRE', KEYS[2], ARGV[2]) return 1"
 )
 
@@ -116,11 +116,12 @@ class RedisBudgetStore:
         returned_usd_nanos: int,
         holder: str,
         entry_id: str,
+        number: int = 1,
     ) -> None:
         check_amounts(spent_usd_nanos, returned_usd_nanos)
         lease = _key(app, "lease", day, month, holder)
         keys = (_key(app, "done", entry_id), *_period_keys(app, day, month), lease)
-        await self._link.script(_SETTLE, keys, (spent_usd_nanos, returned_usd_nanos, DONE_TTL_S, SPEND_TTL_S))
+        await self._link.script(_SETTLE, keys, (spent_usd_nanos, returned_usd_nanos, DONE_TTL_S, SPEND_TTL_S, number))
 
     async def spend(self, app: str, *, period: str) -> int:
         return as_int(await self._link.run("GET", _key(app, "spend", period)))
@@ -140,7 +141,9 @@ class RedisBudgetStore:
             day = str(row["day"])
             keys = (f"egress:{{u:{day}}}:done:{row['id']}", f"egress:{{u:{day}}}:rows")
             counts = [part for pair in counters(row).items() for part in pair]
-            await self._link.script(_ADD_USAGE, keys, (DONE_TTL_S, SPEND_TTL_S, field_name(row), *counts))
+            await self._link.script(
+                _ADD_USAGE, keys, (DONE_TTL_S, SPEND_TTL_S, row.get("number", 1), field_name(row), *counts)
+            )
 
     async def usage(self, *, since: str, until: str, app: str | None) -> Sequence[Mapping[str, Any]]:
         rows: list[Mapping[str, Any]] = []

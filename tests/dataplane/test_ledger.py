@@ -428,6 +428,39 @@ def test_kill_nine_between_reserve_and_settle(paths: Paths, valkey: str) -> None
     over(valkey, scenario)
 
 
+def test_the_usage_of_every_app_survives_a_crash(paths: Paths, store_url: str) -> None:
+    async def scenario(store: Store) -> None:
+        ledger = Ledger(store.budget, paths, "w1")
+        for name, cost in (("a", 7), ("b", 9)):
+            ledger.settle(await reserve(ledger, 10, policy(name)), cost, estimated=False, metered=False)
+            await reserve(ledger, 100, policy(name))
+        ledger._journal.close(remove=False)
+        await reconcile(paths.journal_dir, store.budget, "w1")
+        rows = await store.budget.usage(since=DAY, until=DAY, app=None)
+        assert {(row["app"], row["requests"], row["cost_usd_nanos"]) for row in rows} == {("a", 2, 107), ("b", 2, 109)}
+
+    over(store_url, scenario)
+
+
+def test_the_store_does_not_grow_with_the_number_of_batches(paths: Paths, valkey: str) -> None:
+    async def scenario(store: Store) -> None:
+        link = RedisLink(valkey)
+        ledger = Ledger(store.budget, paths, "w1")
+        sizes = []
+        for n in range(40):
+            ledger.settle(await reserve(ledger, 10), 12, estimated=False)
+            ledger.record_usage(APP, "x", usage(), Cost(12, True, ""), saved=False, now_s=NOW_S)
+            await ledger.flush(NOW_S + 10 * n)
+            sizes.append(await link.run("DBSIZE"))
+        # All are there once money has come and gone back; what was returned leaves no key of its own.
+        assert max(sizes[5:]) == max(sizes[:5])
+        assert await store.budget.spend("a", period=DAY) == 40 * 12
+        await ledger.aclose(NOW_S)
+        await link.aclose()
+
+    over(valkey, scenario)
+
+
 def test_a_torn_last_line_is_counted_and_the_rest_replayed(paths: Paths) -> None:
     async def scenario() -> None:
         store = MemoryBudgetStore()

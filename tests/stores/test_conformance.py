@@ -139,6 +139,23 @@ def test_a_limit_lowered_below_the_spend_grants_nothing(store_url: str) -> None:
     over(store_url, scenario)
 
 
+def test_numbers_of_one_entry_rise_and_repetitions_do_nothing(store_url: str) -> None:
+    async def scenario(store: Store) -> None:
+        budget = store.budget
+        await budget.lease("a", **lease_args(1000, 1000, 5000, None))
+        for number, spent in ((3, 10), (3, 10), (2, 500), (7, 20), (3, 10), (7, 20), (8, 1)):
+            await budget.settle("a", **settle_args(spent, 0, "series"), number=number)
+            row = PERIOD | {"app": "a", "requests": 1, "id": "series.0", "number": number}
+            await budget.add_usage([row])
+        await budget.settle("a", **settle_args(100, 0, "another"))
+        assert await budget.spend("a", period="2026-11-24") == 10 + 20 + 1 + 100
+        assert (await budget.leased_by("w1"))["a", "2026-11-24", "2026-11"] == 1000 - 131
+        rows = await budget.usage(since="2026-11-24", until="2026-11-24", app="a")
+        assert [row["requests"] for row in rows] == [3]
+
+    over(store_url, scenario)
+
+
 def test_settling_turns_leases_into_spend_once(store_url: str) -> None:
     async def scenario(store: Store) -> None:
         budget = store.budget
