@@ -319,11 +319,11 @@ class Judge:
 
 
 def _served_instead(run: Run, observed: Observed, verdict: Verdict) -> None:
-    """For a baseline: 200 where a denial must stand, or a certificate signed for a name that must not have one."""
+    """For a baseline: 200 (or a tunnel) where a denial must stand, or a certificate for a name that must have none."""
     first = observed.answers[0].status if observed.answers else 0
     signed = run.secure and run.want.get("status") == ["close"] and first > 0
-    if run.want.get("outcome", "denied") == "denied" and (first == 200 or signed):
-        verdict.problems.append(f"answered {first}" if first == 200 else "a certificate was signed")
+    if run.want.get("outcome", "denied") == "denied" and (first in {101, 200} or signed):
+        verdict.problems.append(f"answered {first}" if first in {101, 200} else "a certificate was signed")
         verdict.leaked = True
 
 

@@ -1,5 +1,5 @@
-"""Whole corpora against the real parsers: every gadget of Transfer-Encoding in each place it can stand, and the files of
-JSONTestSuite that parsers read differently (its others: tests/inspection). `make attack` sends the same to the proxy."""
+"""Whole corpora against the real parsers: every gadget of Transfer-Encoding in each place of a head, and the files of
+JSONTestSuite that parsers read in several ways (all others: tests/inspection). `make attack` sends them live, too."""
 
 import base64
 import json

@@ -5,7 +5,6 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.attack import policyrows
 from tests.attack.procedures import Bench, procedure
@@ -122,19 +121,3 @@ def precedence(bench: Bench) -> None:
 def wildcard_base(bench: Bench) -> None:
     """`*.example.com` never covers example.com itself (see also CFG-09)."""
     precedence(bench)
-
-
-@procedure("OPS-02")
-def container(bench: Bench) -> None:
-    """The Dockerfile gives no root; the product runs with an empty capability set and a read-only tree (setpriv)."""
-    text = (ROOT / "Dockerfile").read_text() if (ROOT / "Dockerfile").exists() else ""
-    users = [line.split()[1] for line in text.splitlines() if line.startswith("USER ")]
-    bench.check(users and users[-1].split(":")[0] not in {"root", "0"}, f"the image runs as {users or 'root'}")
-    command = [
-        "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", sys.executable, "-m", "proxy.cli",
-        "check",
-        str(bench.world.policy_dir),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
-    bench.check(done.returncode == 0, f"without capabilities: {done.stderr[:200]}")
-    bench.check(Path(ROOT / "Dockerfile").exists(), "no Dockerfile")
