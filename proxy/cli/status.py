@@ -62,8 +62,8 @@ def _text(facts: dict[str, Any]) -> str:
     head = "\n".join(f"{name:<10} {value}" for name, value in rows if value)
     workers = table(("worker", "pid", "state", "seq", "connections", "restarts"), _worker_rows(facts["workers"]))
     inspectors = table(
-        ("inspector", "pid", "restarts"),
-        [(row["name"], row["pid"] or "-", row["restarts"]) for row in facts["inspectors"]],
+        ("inspector", "pid", "restarts", "lacks"),
+        [(row["name"], row["pid"] or "-", row["restarts"], row["fault"]) for row in facts["inspectors"]],
     )
     return f"{head}\n\n{workers}\n\n{inspectors}"
 

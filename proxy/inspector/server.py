@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from proxy.config.snapshot import DlpPolicy
 from proxy.errors import REASONS, Denied
+from proxy.inspector import exits
 from proxy.inspector.indexes import Indexes
 from proxy.inspector.wire import VERSION, Decoder, Frame, WireError, encode, job_from, policy_from, verdict_frame
 from proxy.model import Inspection, InspectJob
@@ -44,10 +45,7 @@ STUCK_AFTER_S: Final = 10.0
 OVERTIME: Final = 3.0
 """A job may run this many times its deadline before the process is ended: the client gave up long ago."""
 STOP_GRACE_S: Final = 2.0
-EXIT_STUCK: Final = 70
 _STATUS_OURS: Final = 503
-EXIT_NO_MODEL: Final = 3
-EXIT_NO_SOCKET: Final = 4
 _FIX_SOCKET: Final = "end the process that listens there, or give another --socket in a directory of yours"
 
 type Judge = Callable[[InspectJob], Inspection]
@@ -286,7 +284,7 @@ async def serve(path: str, judge: Judge, indexes: Indexes, parent: int) -> None:
         faulthandler.dump_traceback_later(STUCK_AFTER_S, exit=True)
         if bench.overdue(time.monotonic()):
             print("an inspection does not end; stopping", file=sys.stderr)  # noqa: T201
-            os._exit(EXIT_STUCK)
+            os._exit(exits.STUCK)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TICK_S):
                 await stop.wait()
@@ -312,7 +310,7 @@ def main(argv: list[str] | None = None) -> int:
         judge = judge_with(Engine.load(), indexes)
     except ModelUnavailable as missing:
         print(f"error: {missing.what}\n  at:  inspector\n  fix: {missing.fix}", file=sys.stderr)  # noqa: T201
-        return EXIT_NO_MODEL
+        return exits.NO_MODEL
     warm()
     gc.collect()
     gc.freeze()
@@ -320,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
         asyncio.run(serve(path, judge, indexes, parent))
     except OSError as error:
         print(f"error: {error.strerror}\n  at:  {path}\n  fix: {_FIX_SOCKET}", file=sys.stderr)  # noqa: T201
-        return EXIT_NO_SOCKET
+        return exits.NO_SOCKET
     return 0
 
 

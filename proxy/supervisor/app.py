@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
+from proxy.inspector import exits
 from proxy.paths import private_dir
 from proxy.sinks.file import UnsafeAuditFile
 from proxy.supervisor import admin, boot, http
@@ -48,6 +49,7 @@ class Supervisor:
         self.trail: SupervisorTrail
         self._metrics_listener: socket.socket | None = None
         self._on_ready = on_ready
+        self._was_ready = False
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._restart = asyncio.Event()
@@ -90,6 +92,7 @@ class Supervisor:
                 self._spawn(watch(self.options.directory, self.policy))
             stack.push_async_callback(self._cancel_tasks)
             await self._stop.wait()
+            self._refuse_without_inspector()
             await self._drain(sockets)
         return 0
 
@@ -145,7 +148,9 @@ class Supervisor:
             path = self.paths.inspector_socket(index)
             command = module_command("proxy.inspector.server", "--socket", str(path), *self._data_options())
             log = self.paths.log_dir / f"inspector-{index}.log"
-            child = Child("inspector", str(index), command, log, on_end=self._child_ended("inspector"))
+            child = Child(
+                "inspector", str(index), command, log, on_end=self._inspector_ended, explained={exits.NO_MODEL}
+            )
             self.inspectors.append(child)
             self._keep_child(stack, child)
             self._keep_task(stack, keep_alive(child, path), f"pulse-{index}")
@@ -176,6 +181,18 @@ class Supervisor:
             self.trail.event(f"{kind}_ended", exit_code=code)
 
         return ended
+
+    def _inspector_ended(self, code: int) -> None:
+        """One that lacks its model ends the start; later it is waited for, while every call is denied."""
+        self._child_ended("inspector")(code)
+        if code == exits.NO_MODEL and not self._was_ready:
+            self._stop.set()
+
+    def _refuse_without_inspector(self) -> None:
+        lacking = next(((child, child.fault) for child in self.inspectors if child.fault), None)
+        if lacking is not None and not self._was_ready:
+            child, said = lacking
+            raise boot.StartRefused(said.what, f"inspector {child.name} ({child.log})", said.fix)
 
     def _bind(self, stack: contextlib.AsyncExitStack, platform: Mapping[str, str]) -> list[dict[str, socket.socket]]:
         slots: list[dict[str, socket.socket]] = [{} for _ in range(self.options.workers)]
@@ -296,6 +313,7 @@ class Supervisor:
             ca_expires_at_s=self.keys.ca.signing(now_s).not_after_s,
             audit_ready=self.trail.ready,
             draining=self.draining,
+            inspector_fault=next((child.fault.what for child in self.inspectors if child.fault), ""),
         )
         return not_ready(condition, now_s)
 
@@ -304,12 +322,11 @@ class Supervisor:
         return http.json_page(503 if reasons else 200, {"ready": not reasons, "why_not": reasons})
 
     async def _watch_readiness(self) -> None:
-        announced = False
         while True:
             ready = not self.reasons_not_ready()
             self._set_gauges(ready=ready)
-            if ready and not announced and all(w is not None and w.ready.is_set() for w in self.pool.current):
-                announced = True
+            if ready and not self._was_ready and all(w is not None and w.ready.is_set() for w in self.pool.current):
+                self._was_ready = True
                 self._on_ready(self)
             await asyncio.sleep(0.1)
 

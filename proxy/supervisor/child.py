@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,8 @@ from proxy.supervisor.launch import PARENT_VARIABLE
 # The first restart is immediate: one crash must not cost more than the start itself. A child that keeps dying gets
 # at most one start every two seconds.
 BACKOFF_S: Final = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
+# A child that says what it lacks will lack it again in a moment, and loading costs seconds of a core.
+EXPLAINED_BACKOFF_S: Final = (2.0, 4.0, 8.0, 16.0, 30.0)
 STABLE_AFTER_S: Final = 10.0
 TERM_GRACE_S: Final = 5.0
 LOG_LIMIT_BYTES: Final = 8 << 20
@@ -84,17 +86,42 @@ class Backoff:
         """A start was made."""
         self.started_s = now_s
 
-    def pause_s(self, now_s: float) -> float:
-        """The child has ended: seconds until it may be started again."""
+    def pause_s(self, now_s: float, *, explained: bool = False) -> float:
+        """The child has ended: seconds until it may be started again. `explained`: it has said what it lacks."""
         if now_s - self.started_s >= STABLE_AFTER_S:
             self.failures = 0
-        pause = BACKOFF_S[min(self.failures, len(BACKOFF_S) - 1)]
+        pauses = EXPLAINED_BACKOFF_S if explained else BACKOFF_S
+        pause = pauses[min(self.failures, len(pauses) - 1)]
         self.failures += 1
         return pause
 
 
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """What a process said in three lines (error, at, fix) before it ended."""
+
+    what: str
+    fix: str
+
+
+def last_words(log: Path) -> LastWords | None:
+    """The last three lines of that form in a log. None when there are none."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    for at in range(len(lines) - 3, -1, -1):
+        what, _, fix = lines[at : at + 3]
+        if what.startswith("error: ") and fix.startswith("  fix: "):
+            return LastWords(what.removeprefix("error: "), fix.removeprefix("  fix: "))
+    return None
+
+
 class Child:
-    """One supervised service process (inspector, demo). `run` returns only when cancelled; it then stops it."""
+    """One supervised service process (inspector, demo). `run` returns only when cancelled; it then stops it.
+
+    `explained`: exit codes before which the process says what it lacks. `fault`: what that was, until one has lived for
+    a while."""
 
     def __init__(
         self,
@@ -104,13 +131,16 @@ class Child:
         log: Path,
         *,
         on_end: Callable[[int], Awaitable[None] | None],
+        explained: Collection[int] = (),
     ) -> None:
         self.kind = kind
         self.name = name
         self.command = list(command)
         self.log = log
         self.restarts = 0
+        self.fault: LastWords | None = None
         self.process: asyncio.subprocess.Process | None = None
+        self._explained = explained
         self._on_end = on_end
 
     @property
@@ -131,12 +161,20 @@ class Child:
                     _LOG.warning("%s %s does not start: %s", self.kind, self.name, fault.strerror)
                     await asyncio.sleep(backoff.pause_s(loop.time()))
                     continue
-                code = await self.process.wait()
+                code = await self._ended(self.process)
                 self.restarts += 1
+                explained = code in self._explained
+                self.fault = last_words(self.log) if explained else None
                 ended = self._on_end(code)
                 if ended is not None:
                     await ended
-                await asyncio.sleep(backoff.pause_s(loop.time()))
+                await asyncio.sleep(backoff.pause_s(loop.time(), explained=explained))
         finally:
             if self.process is not None:
                 await stop(self.process)
+
+    async def _ended(self, process: asyncio.subprocess.Process) -> int:
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(process.wait(), STABLE_AFTER_S)
+        self.fault = None
+        return await process.wait()

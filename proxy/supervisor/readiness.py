@@ -7,13 +7,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What the supervisor sees. `workers`: last status of each slot's current worker (None: not serving yet)."""
+    """What the supervisor sees. `workers`: last status of each slot's current worker (None: not serving yet).
+    `inspector_fault`: what an inspector said that it lacks, "" when none did."""
 
     workers: Sequence[Mapping[str, Any] | None]
     inspectors_alive: int
     ca_expires_at_s: float
     audit_ready: bool
     draining: bool
+    inspector_fault: str = ""
 
 
 def not_ready(condition: Condition, now_s: float) -> list[str]:
@@ -24,11 +26,14 @@ def not_ready(condition: Condition, now_s: float) -> list[str]:
         reasons.append("draining")
     if condition.ca_expires_at_s <= now_s:
         reasons.append("the CA certificate has expired")
-    if not condition.inspectors_alive:
+    serving = [worker for worker in condition.workers if worker is not None]
+    inspected = any(worker.get("inspector") for worker in serving)
+    if condition.inspector_fault and not inspected:
+        reasons.append(f"no inspector runs: {condition.inspector_fault}")
+    elif not condition.inspectors_alive:
         reasons.append("no inspector runs")
     if not condition.audit_ready:
         reasons.append("the audit trail cannot be written")
-    serving = [worker for worker in condition.workers if worker is not None]
     if not serving:
         reasons.append("no worker serves yet")
     elif not any(worker.get("policy") for worker in serving):

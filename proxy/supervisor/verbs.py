@@ -91,7 +91,13 @@ def _status(supervisor: "Supervisor") -> dict[str, Any]:
         "listen": supervisor.listen,
         "workers": _workers(supervisor),
         "inspectors": [
-            {"name": child.name, "pid": child.pid, "restarts": child.restarts} for child in supervisor.inspectors
+            {
+                "name": child.name,
+                "pid": child.pid,
+                "restarts": child.restarts,
+                "fault": child.fault.what if child.fault else "",
+            }
+            for child in supervisor.inspectors
         ],
         "ca": {"expires_at_s": signing.not_after_s, "fingerprint": signing.fingerprint},
         "root_key_id": supervisor.keys.root.id,

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from proxy.paths import NotPrivate
-from proxy.supervisor.child import BACKOFF_S, STABLE_AFTER_S, Backoff, Child, child_environment, spawn, stop
+from proxy.supervisor.child import (
+    BACKOFF_S,
+    EXPLAINED_BACKOFF_S,
+    STABLE_AFTER_S,
+    Backoff,
+    Child,
+    LastWords,
+    child_environment,
+    last_words,
+    spawn,
+    stop,
+)
 from tests.lab.product import eventually
 
 
@@ -30,6 +41,63 @@ def test_a_child_that_ran_for_a_while_starts_over_without_a_pause() -> None:
         backoff.pause_s(0.1)
     backoff.started(10.0)
     assert backoff.pause_s(10.0 + STABLE_AFTER_S) == 0
+
+
+def test_a_child_that_says_what_it_lacks_is_not_hurried() -> None:
+    backoff = Backoff()
+    pauses = []
+    for _ in range(8):
+        backoff.started(100.0)
+        pauses.append(backoff.pause_s(103.0, explained=True))
+    assert pauses == sorted(pauses)
+    assert pauses[0] > BACKOFF_S[0]
+    assert pauses[-1] == EXPLAINED_BACKOFF_S[-1]
+
+
+SAID = "error: the model is gone\n  at:  inspector\n  fix: install it\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (SAID, LastWords("the model is gone", "install it")),
+        ("Traceback\n" + SAID + "and then some\n", LastWords("the model is gone", "install it")),
+        (SAID + SAID.replace("model", "list"), LastWords("the list is gone", "install it")),
+        ("", None),
+        ("error: no more\n", None),
+        ("error: a\n  at:  b\n  other: c\n", None),
+    ],
+)
+def test_the_last_three_lines_of_a_log_tell_what_was_lacking(
+    tmp_path: Path, text: str, words: LastWords | None
+) -> None:
+    log = tmp_path / "child.log"
+    log.write_text(text)
+    assert last_words(log) == words
+    assert last_words(tmp_path / "none") is None
+
+
+def test_what_a_child_lacks_is_known_when_its_end_is_told(state_dir: Path) -> None:
+    program = f"import sys; sys.stderr.write({SAID!r}); sys.exit(3)"
+    told: list[LastWords | None] = []
+
+    async def run(explained: set[int]) -> None:
+        ended = asyncio.Event()
+
+        def note(_: int) -> None:
+            told.append(child.fault)
+            ended.set()
+
+        log = state_dir / "log" / "child.log"
+        child = Child("x", "0", [sys.executable, "-c", program], log, on_end=note, explained=explained)
+        running = asyncio.ensure_future(child.run())
+        await asyncio.wait_for(ended.wait(), 20)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run({3}))
+    asyncio.run(run({4}))
+    assert told == [LastWords("the model is gone", "install it"), None]
 
 
 def test_children_dial_themselves_and_know_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,3 +39,11 @@ def test_one_worker_in_restart_is_no_reason() -> None:
 def test_each_missing_part_is_named(change: dict[str, object], reason: str) -> None:
     (told,) = not_ready(replace(READY, **change), NOW_S)  # type: ignore[arg-type]
     assert reason in told
+
+
+def test_what_an_inspector_lacks_is_said_while_no_worker_has_another() -> None:
+    """Also while the next one loads, only to find the same."""
+    lacking = replace(READY, inspector_fault="the model is gone")
+    blind = [GOOD | {"inspector": False}]
+    assert not_ready(replace(lacking, workers=blind), NOW_S)[0] == "no inspector runs: the model is gone"
+    assert not_ready(lacking, NOW_S) == []

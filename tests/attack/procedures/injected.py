@@ -64,6 +64,16 @@ def find_spec(name, path=None, target=None):
 
 importlib.machinery.PathFinder.find_spec = staticmethod(find_spec)
 """
+_OTHER_MODEL = """
+import pathlib
+
+_read = pathlib.Path.read_bytes
+
+def read_bytes(self):
+    return _read(self) + b"." if self.name == "model_q4.onnx" else _read(self)
+
+pathlib.Path.read_bytes = read_bytes
+"""
 _CLASSES = (
     "RuntimeError", "ValueError", "TypeError", "TimeoutError", "CancelledError", "RecursionError", "MemoryError",
     "KeyboardInterrupt", "SystemExit",
@@ -164,14 +174,19 @@ def _validity(bench: Bench, offset_s: float) -> None:
 
 @procedure("FLT-04", fresh=True)
 def model_gone(bench: Bench) -> None:
-    """The spaCy model is not where it was: the start is refused and says so, and nothing was served meanwhile."""
+    """A model is not where it was, or not what it was: the start is refused with exit code 2 in three lines that name
+    it, and nothing was served meanwhile."""
     world = bench.world
     world.upstreams.mark()
-    with injected(bench, _NO_MODEL, wait=False) as product:
-        process = product.process
-        ended = wait_until(lambda: process is not None and process.poll() is not None, 40)
-        bench.check(ended and process is not None and process.returncode != 0, "it goes on without its model")
-        bench.check("spaCy" in product.log() or "model" in product.log(), "the model is not named")
+    for name, text, named in (("missing", _NO_MODEL, "is not installed"), ("corrupt", _OTHER_MODEL, "is damaged")):
+        with injected(bench, text, wait=False) as product:
+            process = product.process
+            ended = wait_until(lambda process=process: process is not None and process.poll() is not None, 40)
+            code = process.returncode if process is not None and ended else None
+            bench.check(code == 2, f"{name}: exit code {code}, expected 2")
+            said = product.log().partition("error: ")[2].splitlines()[:3]
+            bench.check(said and "model" in said[0] and named in said[0], f"{name}: the model is not named: {said}")
+            bench.check(len(said) == 3 and said[2].startswith("  fix: "), f"{name}: no next step: {said}")
     bench.check(not world.upstreams.accepted, "something was forwarded")
 
 
