@@ -36,7 +36,9 @@ _REGION: Final = APPS * _RECORD
 _WORD: Final = 8
 _TOTALS: Final = APPS
 _REGIONS: Final = APPS + SLOTS
-_SIZE_BYTES: Final = (_REGIONS + SLOTS * _REGION) * _WORD
+# How many slots were ever in use: only their counts need be looked at.
+_USED: Final = _REGIONS + SLOTS * _REGION
+_SIZE_BYTES: Final = (_USED + 1) * _WORD
 # Two descriptors and some 30 KB per proxied connection: 16,000 are half a gigabyte per machine.
 MAX_CONNECTIONS: Final = 16_000
 # The last part of the room is for apps that have few connections, so that one app cannot shut out all others.
@@ -63,7 +65,9 @@ class Limiter:
         self._map = mmap.mmap(self._fd, _SIZE_BYTES)
         self._words = memoryview(self._map).cast("Q")
         self._places: dict[str, tuple[int, int]] = {}
+        self._sums: dict[int, tuple[int, int, int]] = {}
         self._slot, self._slot_fd = self._claim()
+        self._widen()
         self._clear(self._slot)
 
     def admit_request(self, app: AppPolicy, now_s: float) -> None:
@@ -147,23 +151,44 @@ class Limiter:
 
     def _connections(self, index: int) -> tuple[int, int]:
         """The app's and everybody's."""
-        mine = sum(self._words[self._record(0, index) + _OPEN :: _REGION])
+        mine = sum(self._words[self._record(0, index) + _OPEN : _USED : _REGION])
         return mine, sum(self._words[_TOTALS : _TOTALS + SLOTS])
 
-    def _window(self, index: int, now_s: float) -> int:
-        """Requests of an app in the last minute."""
+    def _records_of(self, index: int) -> range:
+        """Where the app's records of all workers are."""
         first = self._record(0, index)
-        second = int(now_s)
+        return range(first, first + self._words[_USED] * _REGION, _REGION)
+
+    def _history(self, index: int, second: int) -> list[int]:
+        """Requests of an app in each second of the window, the oldest first."""
+        counts = [0] * (WINDOW_S + 1)
         oldest = second - WINDOW_S
-        inside = 1 - (now_s - second)
-        total = 0
-        for slot, last in enumerate(self._words[first + _LAST :: _REGION].tolist()):
+        for at in self._records_of(index):
+            last = self._words[at + _LAST]
             # Counts from the future were made before the clock was set back: they would never grow old.
             if oldest <= last <= second + WINDOW_S:
-                at = first + slot * _REGION + _COUNTS
-                ring = self._words[at : at + _RING].tolist()
-                total += sum(ring[n % _RING] for n in range(oldest + 1, min(last, second) + 1))
-                total += int(ring[oldest % _RING] * inside)
+                ring = self._words[at + _COUNTS : at + _COUNTS + _RING].tolist()
+                for n in range(oldest, min(last, second) + 1):
+                    counts[n - oldest] += ring[n % _RING]
+        return counts
+
+    def _window(self, index: int, now_s: float) -> int:
+        """Requests of an app in the last minute. Seconds before the last one do not change any more: their sum is
+        made once a second."""
+        second = int(now_s)
+        known = self._sums.get(index)
+        if known is None or known[0] != second:
+            history = self._history(index, second)
+            known = self._sums[index] = second, history[0], sum(history[1:-2])
+        _, oldest, total = known
+        total += int(oldest * (1 - (now_s - second)))
+        words = self._words
+        for at in self._records_of(index):
+            last = words[at + _LAST]
+            if second - 1 <= last <= second + WINDOW_S:
+                total += words[at + _COUNTS + (second - 1) % _RING]
+                if last >= second:
+                    total += words[at + _COUNTS + second % _RING]
         return total
 
     def _count(self, index: int, second: int) -> None:
@@ -179,8 +204,12 @@ class Limiter:
         words[at + _COUNTS + now % _RING] += 1
 
     def _retry_after_s(self, index: int, limit: int, now_s: float) -> int:
-        waits = range(1, WINDOW_S)
-        return next((wait_s for wait_s in waits if self._window(index, now_s + wait_s) < limit), WINDOW_S)
+        history = self._history(index, int(now_s))
+        inside = 1 - (now_s - int(now_s))
+        for wait_s in range(1, WINDOW_S):
+            if sum(history[wait_s + 1 :]) + int(history[wait_s] * inside) < limit:
+                return wait_s
+        return WINDOW_S
 
     def _index(self, app: str) -> int:
         index, name = self._places.get(app, (0, 0))
@@ -206,10 +235,10 @@ class Limiter:
         oldest_s = int(self._clock()) - WINDOW_S - 1
         for place in range(APPS):
             first = self._record(0, place)
-            if any(self._words[first + _OPEN :: _REGION].tolist()):
+            if any(self._words[first + _OPEN : _USED : _REGION].tolist()):
                 continue
             if not any(
-                oldest_s <= last <= oldest_s + 2 * WINDOW_S + 1 for last in self._words[first + _LAST :: _REGION]
+                oldest_s <= last <= oldest_s + 2 * WINDOW_S + 1 for last in self._words[first + _LAST : _USED : _REGION]
             ):
                 return place
         raise Denied(
@@ -232,6 +261,12 @@ class Limiter:
             if fd is not None:
                 return slot, fd
         raise OSError(f"more than {SLOTS} workers share {self._locks_dir}")
+
+    def _widen(self) -> None:
+        """Locks stay behind, so they tell of workers of a version that did not count the slots."""
+        with self._directory_lock():
+            ever = max(int(path.name) for path in self._locks_dir.iterdir()) + 1
+            self._words[_USED] = max(self._words[_USED], ever)
 
     def _try_lock(self, slot: int) -> int | None:
         fd = os.open(self._lock_path(slot), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

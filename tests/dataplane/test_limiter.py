@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.config.snapshot import AppPolicy, DlpPolicy, Limits
@@ -89,6 +91,40 @@ def test_no_minute_sees_more_than_the_limit(seed: int, limit: int) -> None:
     for limiter in made:
         limiter.close()
     shutil.rmtree(directory)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_the_window_is_the_sum_of_its_seconds(data: st.DataObject) -> None:
+    """Whoever counted, and however often somebody looked before."""
+    with tempfile.TemporaryDirectory(prefix="egm-", dir="/tmp") as directory:
+        made = [Limiter(Paths(Path(directory))) for _ in range(2)]
+        now_s, counted = T0_S, Counter[int]()
+        steps = st.tuples(st.sampled_from((0.0, 0.01, 0.4, 1.0, 7.0, 40.0, 65.0)), st.booleans(), st.integers(0, 2))
+        for n, (pause_s, counts, who) in enumerate(data.draw(st.lists(steps, max_size=60))):
+            now_s += pause_s
+            if n == 20:
+                made.append(Limiter(Paths(Path(directory))))
+            limiter = made[who % len(made)]
+            index = limiter._index("a")
+            if counts:
+                limiter._count(index, int(now_s))
+                counted[int(now_s)] += 1
+            second = int(now_s)
+            whole = sum(counted[n] for n in range(second - 59, second + 1))
+            part = int(counted[second - 60] * (1 - (now_s - second)))
+            assert [each._window(index, now_s) for each in made] == [whole + part] * len(made)
+        for limiter in made:
+            limiter.close()
+
+
+def test_workers_of_a_version_that_did_not_count_slots_are_seen(workers: list[Limiter]) -> None:
+    app = policy(requests_per_minute=2)
+    workers[2].admit_request(app, T0_S)
+    workers[0]._words[limiter_module._USED] = 0
+    workers[1]._widen()
+    assert admitted(workers[0], app, T0_S)
+    assert not admitted(workers[0], app, T0_S)
 
 
 def test_a_clock_set_back_neither_frees_nor_locks(workers: list[Limiter]) -> None:
