@@ -7,7 +7,7 @@ from mitmproxy import http
 
 from proxy.errors import Denied
 from proxy.model import Authority, Headers, Request, RequestHead, Response, ResponseHead
-from proxy.net.names import canonical_host
+from proxy.net.names import split_authority
 
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 # RFC 9113 section 8.2.2: connection-specific fields make an HTTP/2 message malformed.
@@ -38,21 +38,14 @@ def request_head(request: http.Request, authority: Authority) -> RequestHead:
 
 
 def _check_authority(text: bytes, authority: Authority) -> None:
-    host, port = _split(text)
-    if host != authority.host or port != authority.port:
+    try:
+        named = split_authority(text.decode("ascii"), 443)
+    except ValueError as error:
+        raise Denied("malformed", f"The stream's :authority is not well-formed: {error}") from None
+    if named != (authority.host, authority.port):
         raise Denied(
             "target_mismatch", f"The connection leads to {authority}, the stream names another authority", status=421
         )
-
-
-def _split(text: bytes) -> tuple[str, int]:
-    match = re.fullmatch(rb"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@]+)(?::([0-9]{1,5}))?", text)
-    if match is None or not text.isascii():
-        raise Denied("malformed", "The stream's :authority is not well-formed")
-    try:
-        return canonical_host(match[1].decode().strip("[]")), int(match[2] or 443)
-    except ValueError as error:
-        raise Denied("malformed", f"The stream's :authority is not well-formed: {error}") from None
 
 
 def apply_request(target: http.Request, request: Request, *, wants_trailers: bool) -> None:

@@ -6,9 +6,8 @@ from typing import Final
 from proxy.dataplane.h1 import RawHead
 from proxy.errors import Denied
 from proxy.model import Authority
-from proxy.net.names import canonical_host
+from proxy.net import names
 
-_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE)
 _DEFAULT_PORT: Final = {"https": 443, "http": 80}
 
@@ -78,20 +77,10 @@ def check_host(raw: RawHead, authority: Authority) -> None:
 
 def split_host_port(text: str) -> tuple[str, int | None]:
     """(canonical host, port or None). Denied malformed."""
-    host, separator, port = text, "", ""
-    if text.startswith("["):
-        literal, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise Denied("malformed", "The host is not well-formed")
-        host, separator, port = literal, rest[:1], rest[1:]
-    elif ":" in text:
-        host, separator, port = text.partition(":")
-    if separator and (_PORT.fullmatch(port) is None or int(port) > 65535):
-        raise Denied("malformed", "The port is not a number from 1 to 65535")
     try:
-        return canonical_host(host), int(port) if separator else None
+        return names.split_host_port(text)
     except ValueError as error:
-        raise Denied("malformed", f"The host is not well-formed: {error}") from None
+        raise Denied("malformed", f"The target is not well-formed: {error}") from None
 
 
 def _host_value(raw: RawHead) -> str:

@@ -17,7 +17,8 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\Z")
 # WHATWG URL "ends in a number": resolvers read such a name as an IPv4 address in one of its odd notations.
 _NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")
 _IPV4 = re.compile(r"(?:(?:0|[1-9][0-9]{0,2})\.){3}(?:0|[1-9][0-9]{0,2})\Z")
-_PORT = re.compile(r"[0-9]{1,5}\Z")
+# RFC 3986 section 3.2.3: port = *DIGIT, so that 080 is 80. It is read as decimal here, and never passed on as written.
+_PORT = re.compile(r"0*([1-9][0-9]{0,4})\Z")
 
 # RFC 3986 pchar and "/", without ";" (path parameters are cut off by some servers and kept by others).
 _PATH = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,=:@/-]|%[0-9A-Fa-f]{2})*\Z")
@@ -118,29 +119,27 @@ def _canonical_ipv6(text: str) -> str:
     return f"::ffff:{mapped}" if mapped is not None else address.compressed
 
 
-def split_authority(text: str, default_port: int | None) -> tuple[str, int]:
-    """`host[:port]` as in Host, `:authority` or CONNECT -> (canonical host, port). IPv6 stands in brackets.
+def split_authority(text: str, default_port: int) -> tuple[str, int]:
+    """`host[:port]` as in Host and `:authority` -> (canonical host, port). Raises ValueError with the reason."""
+    host, port = split_host_port(text)
+    return host, default_port if port is None else port
 
-    `default_port` None: the port must be written. Raises ValueError with the reason.
-    """
-    host, port = text, ""
+
+def split_host_port(text: str) -> tuple[str, int | None]:
+    """`host[:port]` -> (canonical host, port or None). IPv6 stands in brackets. Raises ValueError with the reason."""
+    host, separator, port = text.partition(":")
     if text.startswith("["):
         closing = text.find("]")
         host, rest = text[: closing + 1], text[closing + 1 :]
         if closing < 0 or (rest and not rest.startswith(":")):
             raise ValueError("the bracket of an IPv6 address is not closed, or is followed by more than a port")
-        port = rest[1:] if rest else ""
-        colon = bool(rest)
-    else:
-        host, separator, port = text.partition(":")
-        colon = bool(separator)
-    if not colon:
-        if default_port is None:
-            raise ValueError("the port is missing")
-        return canonical_host(host), default_port
-    if not _PORT.match(port) or not 1 <= int(port) <= 65535:
+        separator, port = rest[:1], rest[1:]
+    if not separator:
+        return canonical_host(host), None
+    number = _PORT.match(port)
+    if number is None or int(number[1]) > 65535:
         raise ValueError("a port is a number from 1 to 65535")
-    return canonical_host(host), int(port)
+    return canonical_host(host), int(number[1])
 
 
 def canonical_path(target: str) -> str:

@@ -263,6 +263,17 @@ def test_a_stream_may_only_name_its_connections_authority(
     with_lab(passing, echo, check)
 
 
+def test_a_port_written_with_zeros_is_the_same_and_goes_on_as_it_is() -> None:
+    async def check(lab: Lab) -> None:
+        name, _, port = lab.authority.partition(b":")
+        _, seen = lab.client.open(lab.request(authority=name + b":0" + port))
+        await seen.done()
+        assert seen.status == 200
+        assert lab.arrived[0].get(b":authority") == lab.authority
+
+    with_lab(passing, echo, check)
+
+
 def test_a_refused_stream_leaves_its_neighbours_alone() -> None:
     async def check(lab: Lab) -> None:
         _, good = lab.client.open(lab.request(b"/1"), b"one", end=False)

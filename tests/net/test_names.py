@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.net.names import canonical_host, canonical_path, is_ip_literal, split_authority
+from proxy.net.names import canonical_host, canonical_path, is_ip_literal, split_authority, split_host_port
 from tests.shared_data import needs, rows
 
 SAME = {
@@ -81,6 +81,10 @@ def test_authorities(text: str, expected: tuple[str, int]) -> None:
     [
         "a.test:",
         "a.test:0",
+        "a.test:000",
+        "a.test:065536",
+        "[a.test]:80",
+        "[203.0.113.5]",
         "a.test:65536",
         "a.test:+80",
         "a.test: 80",
@@ -101,9 +105,9 @@ def test_no_authorities(text: str) -> None:
         split_authority(text, 443)
 
 
-def test_a_port_may_be_required() -> None:
-    with pytest.raises(ValueError, match="port is missing"):
-        split_authority("a.test", None)
+def test_a_port_that_is_not_written_is_not_made_up() -> None:
+    assert split_host_port("a.test") == ("a.test", None)
+    assert split_host_port("a.test:0443") == ("a.test", 443)
 
 
 EXPECTED = {"same": ("allowed.test", 443), "same+port": ("allowed.test", 80)}
