@@ -63,13 +63,14 @@ class Rates:
         """The most that a call of up to so many tokens can cost."""
         if output_tokens and self.output is None:
             return None
-        dearest_input = max(_most(tiers, input_tokens) for tiers in (self.input, self.cache_write or self.input))
-        outputs = [tiers for tiers in (self.output, self.reasoning) if tiers is not None]
-        dearest_output = max((_most(tiers, input_tokens) for tiers in outputs), default=0)
+        dearest_input = max(_most(self.input, input_tokens), _most(self.cache_write or (), input_tokens))
+        dearest_output = max(_most(self.output or (), input_tokens), _most(self.reasoning or (), input_tokens))
         return self.request_picos + input_tokens * dearest_input + output_tokens * dearest_output
 
 
 def _at(tiers: Tiers, size: int) -> int:
+    if len(tiers) == 1:
+        return tiers[0][1]
     rate = 0
     for start, picos in tiers:
         if size <= start:
@@ -79,6 +80,8 @@ def _at(tiers: Tiers, size: int) -> int:
 
 
 def _most(tiers: Tiers, size: int) -> int:
+    if len(tiers) == 1:
+        return tiers[0][1]
     return max((picos for start, picos in tiers if size > start), default=0)
 
 
@@ -98,6 +101,39 @@ class _Model:
         return self.rows[-1][1]
 
 
+type _Priced = tuple[Rates, str]
+"""Rates and the row that they come from."""
+_NO_PRICE: Final = None, ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What is known of one model's price: the platform's rows (since when, rates, source), and genai-prices'."""
+
+    own: tuple[tuple[float, Rates, str], ...]
+    listed: _Model | None
+
+    def own_at(self, at_s: float) -> _Priced | tuple[None, str]:
+        for from_s, rates, source in self.own:
+            if from_s <= at_s:
+                return rates, source
+        return _NO_PRICE
+
+    def listed_at(self, at_s: float) -> _Priced | tuple[None, str]:
+        return (self.listed.rates(at_s), self.listed.source) if self.listed is not None else _NO_PRICE
+
+    def candidates(self, at_s: float | None) -> Sequence[_Priced]:
+        """Those that hold at `at_s`; None: all, whenever they hold, of the platform's if it has any."""
+        if at_s is None:
+            if self.own:
+                return [(rates, source) for _, rates, source in self.own]
+            return [(rates, self.listed.source) for _, rates in self.listed.rows] if self.listed is not None else ()
+        for rates, source in (self.own_at(at_s), self.listed_at(at_s)):
+            if rates is not None:
+                return ((rates, source),)
+        return ()
+
+
 class PriceBook:
     """Prices of one snapshot. The platform's own rows win over genai-prices; what neither knows is unpriced.
 
@@ -110,7 +146,7 @@ class PriceBook:
         for row in sorted(prices, key=lambda row: row.from_s):
             self._own.setdefault((_priced_as(row.provider), row.model), []).append(row)
         self._vendors = {name: facts.provider for name, facts in (models or {}).items()}
-        self._models: dict[tuple[str, str], _Model | None] = {}
+        self._offers: dict[tuple[str, str], _Offer] = {}
 
     @classmethod
     def of(cls, platform: Platform) -> "PriceBook":
@@ -120,21 +156,22 @@ class PriceBook:
     def warm(self, models: Iterable[tuple[str, str]]) -> None:
         """Compiles (provider, model) pairs ahead of their first call."""
         for provider, model in models:
-            self._compiled(provider, model)
+            self._sold(provider, model)
 
     def cost(self, usage: Usage, at_s: float) -> Cost:
         """What a call cost. The model that answered counts; the one asked for when that one has no price.
 
         The platform's rows for either of them win, so that a deployment's name can be priced.
         """
-        models = [model for model in dict.fromkeys((usage.response_model, usage.request_model)) if model]
-        for look_up in (self._own_at, self._listed_at):
-            for model in models:
-                found = look_up(usage.provider, model, at_s)
-                picos = found[0].picos(usage) if found else None
-                if found and picos is not None:
-                    nanos = (picos + _PICOS_PER_NANO // 2) // _PICOS_PER_NANO
-                    return Cost(nanos, priced=True, source=found[1])
+        answered, asked = usage.response_model, usage.request_model
+        models = (answered,) if asked == answered or not asked else (answered, asked) if answered else (asked,)
+        sold = [self._sold(usage.provider, model) for model in models if model]
+        for own in (True, False):
+            for offer in sold:
+                rates, source = offer.own_at(at_s) if own else offer.listed_at(at_s)
+                picos = rates.picos(usage) if rates is not None else None
+                if picos is not None:
+                    return Cost((picos + _PICOS_PER_NANO // 2) // _PICOS_PER_NANO, priced=True, source=source)
         return _UNPRICED
 
     def worst_case(
@@ -144,51 +181,34 @@ class PriceBook:
 
         Without `at_s` the dearest of all the model's rows counts, whenever it holds.
         """
-        if at_s is None:
-            candidates = self._all_rates(provider, model)
-        else:
-            found = self._own_at(provider, model, at_s) or self._listed_at(provider, model, at_s)
-            candidates = [found] if found else []
         worst = _UNPRICED
-        for rates, source in candidates:
+        for rates, source in self._sold(provider, model).candidates(at_s):
             picos = rates.worst_picos(input_tokens, output_cap or 0)
             nanos = 0 if picos is None else -(-picos // _PICOS_PER_NANO)
             if picos is not None and (not worst.priced or nanos > worst.usd_nanos):
                 worst = Cost(nanos, priced=True, source=source)
         return worst
 
-    def _own_at(self, provider: str, model: str, at_s: float) -> tuple[Rates, str] | None:
-        for vendor in self._sold_by(provider, model):
-            current = [row for row in self._own.get((vendor, model), ()) if row.from_s <= at_s]
-            if current:
-                return _own_rates(current[-1]), current[-1].source
-        return None
-
-    def _listed_at(self, provider: str, model: str, at_s: float) -> tuple[Rates, str] | None:
-        compiled = self._compiled(provider, model)
-        return (compiled.rates(at_s), compiled.source) if compiled else None
-
-    def _all_rates(self, provider: str, model: str) -> list[tuple[Rates, str]]:
-        rows = [row for vendor in self._sold_by(provider, model) for row in self._own.get((vendor, model), ())]
-        if rows:
-            return [(_own_rates(row), row.source) for row in rows]
-        compiled = self._compiled(provider, model)
-        return [(rates, compiled.source) for _, rates in compiled.rows] if compiled else []
+    def _sold(self, provider: str, model: str) -> _Offer:
+        """Found once per model: names and dates are looked through, and genai-prices is asked, then."""
+        key = (provider, model)
+        offer = self._offers.get(key)
+        if offer is None:
+            if len(self._offers) >= _MAX_MODELS:
+                self._offers.clear()
+            vendors = self._sold_by(provider, model)
+            # By vendor, the latest row first.
+            own = [row for vendor in vendors for row in reversed(self._own.get((vendor, model), ()))]
+            listed = next((found for vendor in vendors if (found := _compile(vendor, model))), None)
+            rows = tuple((row.from_s, _own_rates(row), row.source) for row in own)
+            offer = self._offers[key] = _Offer(rows, listed)
+        return offer
 
     def _sold_by(self, provider: str, model: str) -> Sequence[str]:
         """Under whose name the model may be priced: who serves it, and whom the catalogue names."""
         named = self._vendors.get(model)
         served = _priced_as(provider)
         return (served,) if named is None or not provider.endswith("_compatible") else (served, _priced_as(named))
-
-    def _compiled(self, provider: str, model: str) -> _Model | None:
-        key = (provider, model)
-        if key not in self._models:
-            if len(self._models) >= _MAX_MODELS:
-                self._models.clear()
-            found = (_compile(vendor, model) for vendor in self._sold_by(provider, model))
-            self._models[key] = next((compiled for compiled in found if compiled), None)
-        return self._models[key]
 
 
 def _priced_as(provider: str) -> str:

@@ -177,9 +177,9 @@ def _program(pid: int) -> str:
 
 
 def _name(pid: int) -> str:
-    """The module that a process runs, or its program."""
-    command = _command(pid)
-    return command[command.index("-m") + 1] if "-m" in command[:-1] else Path(_program(pid)).name
+    """The module of ours that a process runs (a child's stands behind its launcher's), or its program."""
+    modules = [part for part in _command(pid) if part.startswith("proxy.")]
+    return modules[-1] if modules else Path(_program(pid)).name
 
 
 def main(start: Callable[[Scene], Running] = product.start) -> int:

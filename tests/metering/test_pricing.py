@@ -189,7 +189,7 @@ def test_many_model_names_do_not_fill_memory() -> None:
     book = PriceBook()
     for number in range(4200):
         book.cost(usage("nobody", f"m{number}", 1, 1), NOW_S)
-    assert len(book._models) <= 4096
+    assert len(book._offers) <= 4096
 
 
 def test_a_known_price_needs_no_genai_prices() -> None:
