@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,10 +10,10 @@ from pathlib import Path
 
 from tests.attack.llm import KEY, Model, ask, contents
 from tests.attack.procedures import Bench, procedure
-from tests.attack.procedures.faults import children, request, status
+from tests.attack.procedures.faults import request, status
 from tests.attack.procedures.keys import copy_of_state, start_once
 from tests.attack.wire import SSN
-from tests.attack.world import send_signal, wait_until
+from tests.attack.world import wait_until
 
 _MOST_BYTES = 8192
 
@@ -36,13 +35,15 @@ def _written(bench: Bench, count: int) -> None:
     bench.check(wait_until(enough, 8), f"{len(seen)} records of {count} requests")
 
 
-def _audit_dir(bench: Bench) -> Path:
+def audit_dir(bench: Bench) -> Path:
+    """Where the trail is."""
     if bench.world.product is None:
         raise RuntimeError("no product")
     return bench.world.product.paths.audit_dir
 
 
-def _verify(bench: Bench, directory: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def verify(bench: Bench, directory: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """`egress audit verify` on the proxy's machine."""
     return bench.world.cli("audit", "verify", "--json", "--dir", str(directory), *more, check=False)
 
 
@@ -50,7 +51,7 @@ def _copy(bench: Bench, name: str) -> tuple[Path, Path]:
     """A copy of the trail, and the longest file of a worker in it."""
     copy = bench.world.directory / "trails" / name
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(_audit_dir(bench), copy)
+    shutil.copytree(audit_dir(bench), copy)
     files = [file for file in copy.glob("*/*.jsonl") if file.parent.name != "supervisor"]
     return copy, max(files, key=lambda file: file.stat().st_size)
 
@@ -59,12 +60,12 @@ def _edited(bench: Bench, name: str, edit: Callable[[list[bytes]], list[bytes]])
     """The verdict on a copy in which one file's lines were edited."""
     copy, file = _copy(bench, name)
     file.write_bytes(b"".join(edit(file.read_bytes().splitlines(keepends=True))))
-    return _verify(bench, copy)
+    return verify(bench, copy)
 
 
 def _sound(bench: Bench) -> None:
     copy, _ = _copy(bench, "sound")
-    done = _verify(bench, copy)
+    done = verify(bench, copy)
     bench.check(done.returncode == 0, f"an untouched copy does not verify: {done.stdout[:300]}")
 
 
@@ -108,13 +109,13 @@ def cut_tail(bench: Bench) -> None:
     """The last k records are gone: found against a head that was kept elsewhere."""
     _written(bench, 6)
     copy, _ = _copy(bench, "whole")
-    chains = json.loads(_verify(bench, copy).stdout)["chains"]
+    chains = json.loads(verify(bench, copy).stdout)["chains"]
     heads = [part for chain in chains for part in ("--head", chain["head"])]
-    bench.check(_verify(bench, copy, *heads).returncode == 0, "the untouched copy does not fit its own heads")
+    bench.check(verify(bench, copy, *heads).returncode == 0, "the untouched copy does not fit its own heads")
     for count in (1, 3):
         copy, file = _copy(bench, "cut")
         file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-count]))
-        done = _verify(bench, copy, *heads)
+        done = verify(bench, copy, *heads)
         bench.check(done.returncode == 1, f"{count} records less: exit {done.returncode}")
 
 
@@ -202,7 +203,7 @@ def one_record(bench: Bench) -> None:
         request(bench, f"GET http://{host}/x HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
     _written(bench, 3)
     ids: list[str] = []
-    for directory in _audit_dir(bench).iterdir():
+    for directory in audit_dir(bench).iterdir():
         lines = [line for file in sorted(directory.glob("*.jsonl")) for line in file.read_bytes().split(b"\n")[:-1]]
         records = [json.loads(line) for line in lines]
         numbers = [one["seq"] for one in records]
@@ -263,39 +264,3 @@ def file_safety(bench: Bench) -> None:
             continue
         bench.check(done.returncode != 0, f"{name}: exit {done.returncode}")
         bench.check("audit" in done.stderr, f"{name}: does not say why: {done.stderr[:200]}")
-
-
-@procedure("AUD-04", fresh=True)
-def torn_write(bench: Bench) -> None:
-    """Half a record at the end, as a crash leaves it: reported, and the next start goes on in a chain that verifies."""
-    world, product = bench.world, bench.world.product
-    if product is None or world.wires is None:
-        return
-    _written(bench, 4)
-    for pid in children(bench, "proxy.dataplane.worker"):
-        send_signal(pid, signal.SIGSTOP)
-    files = [file for file in _audit_dir(bench).glob("*/*.jsonl") if file.parent.name != "supervisor"]
-    file = max(files, key=lambda one: one.stat().st_size)
-    with file.open("ab") as stream:
-        stream.write(file.read_bytes().splitlines()[-1][:80])
-    for pid in children(bench, "proxy.dataplane.worker"):
-        send_signal(pid, signal.SIGKILL)
-    bench.check(wait_until(lambda: status(bench) == 200, 15), "no new worker")
-    done = _verify(bench, _audit_dir(bench))
-    bench.check(done.returncode == 0, f"exit {done.returncode}: {done.stdout[:300]}")
-    bench.check("torn tail" in done.stdout, "the torn tail is not reported")
-
-
-@procedure("AUD-11", fresh=True)
-def key_rotation(bench: Bench) -> None:
-    """A new root secret and a restart: the trail verifies across the change, with records on both sides."""
-    world, product = bench.world, bench.world.product
-    if product is None or world.wires is None:
-        return
-    _written(bench, 2)
-    world.cli("keys", "rotate")
-    product.stop()
-    world.wires.gw.call(product.start)
-    _written(bench, 2)
-    done = _verify(bench, _audit_dir(bench))
-    bench.check(done.returncode == 0, f"exit {done.returncode}: {done.stdout[:300]}")
