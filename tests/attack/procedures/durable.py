@@ -197,7 +197,6 @@ def each_outcome_once(bench: Bench) -> None:
 def torn_write(bench: Bench) -> None:
     """Half a record at the end, as a crash leaves it: `verify` names the record before it, and the chain goes on in a
     new segment that is linked to exactly that record."""
-    world = bench.world
     for _ in range(4):
         bench.check(status(bench) == 200, "a legal request fails")
     directory = audit_dir(bench)
@@ -236,7 +235,7 @@ def torn_write(bench: Bench) -> None:
 
 @procedure("AUD-11", fresh=True)
 def key_rotation(bench: Bench) -> None:
-    """A new root secret and a restart while requests come: the trail verifies across the change, and both keys wrote."""
+    """A new root secret and a restart while requests come: the trail verifies across the change; both keys wrote."""
     world, product = bench.world, bench.world.product
     if product is None or world.wires is None:
         return
