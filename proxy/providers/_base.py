@@ -12,6 +12,7 @@ from proxy.model import RequestHead
 from proxy.providers._call import (
     NOTHING,
     Call,
+    CallFacts,
     Delta,
     Reading,
     Tally,
@@ -61,18 +62,21 @@ class Provider:
         fields = load_object(body, self.deciding)
         directives = cache_directives(head)
         stateful = self.is_stateful(fields)
-        call = Call(
+        facts: CallFacts = {
+            "stream": read_flag(fields, "stream"),
+            "output_cap": None,
+            "deterministic": _is_zero(fields.get("temperature")),
+            "wants_usage": False,
+        }
+        facts.update(self.call_facts(head, fields))
+        return Call(
             provider=self,
             model=self.model_of(head, fields),
-            stream=read_flag(fields, "stream"),
-            output_cap=None,
             input_tokens=estimate_input_tokens(body, fields, self.image_tokens),
-            deterministic=_is_zero(fields.get("temperature")),
-            wants_usage=False,
             no_store=stateful or "no-store" in directives,
             no_cache=stateful or not directives.isdisjoint({"no-cache", "no-store"}),
+            **facts,
         )
-        return self.complete_call(call, head, fields)
 
     def model_of(self, head: RequestHead, fields: Mapping[str, Any]) -> str:
         """The model that the request names."""
@@ -89,7 +93,7 @@ class Provider:
         """Whether the answer depends on a conversation that the provider keeps."""
         return False
 
-    def complete_call(self, call: Call, head: RequestHead, fields: Mapping[str, Any]) -> Call:
+    def call_facts(self, head: RequestHead, fields: Mapping[str, Any]) -> CallFacts:
         """The API's own members of a call: caps, choices, usage wishes."""
         raise NotImplementedError
 

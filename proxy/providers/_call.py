@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from proxy.errors import Denied
 from proxy.model import RequestHead, ResponseHead
@@ -49,6 +49,19 @@ class Call:
     structured: bool = False
     cap_field: str = ""
     can_ask_usage: bool = False
+
+
+class CallFacts(TypedDict, total=False):
+    """What an API's own members say of a call; the names are those of Call."""
+
+    stream: bool
+    output_cap: int | None
+    deterministic: bool
+    wants_usage: bool
+    choices: int
+    structured: bool
+    cap_field: str
+    can_ask_usage: bool
 
 
 @dataclass(slots=True)

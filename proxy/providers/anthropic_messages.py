@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, override
 
 import orjson
 
 from proxy.model import RequestHead
 from proxy.providers._base import Provider
-from proxy.providers._call import Call, Delta, Reading, Tally, count, items, member, read_cap, word
+from proxy.providers._call import Call, CallFacts, Delta, Reading, Tally, count, items, member, read_cap, word
 
 # Delta type -> the member that carries its text. Thinking is signed, so it is never changed.
 _TEXTS = {"text_delta": "text", "input_json_delta": "partial_json"}
@@ -49,10 +49,9 @@ class AnthropicMessages(Provider):
         return bool(fields.get("container"))
 
     @override
-    def complete_call(self, call: Call, head: RequestHead, fields: Mapping[str, Any]) -> Call:
+    def call_facts(self, head: RequestHead, fields: Mapping[str, Any]) -> CallFacts:
         output_format = fields.get("output_format") or member(fields, "output_config").get("format")
-        return replace(
-            call,
+        return CallFacts(
             output_cap=read_cap(fields, "max_tokens"),
             structured=isinstance(output_format, dict) and output_format.get("type") == "json_schema",
             wants_usage=True,

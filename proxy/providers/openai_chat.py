@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, override
 
 from proxy.model import RequestHead
 from proxy.providers import _openai
 from proxy.providers._base import Provider
-from proxy.providers._call import Call, Delta, Reading, Tally, items, member, read_cap, read_choices, word
+from proxy.providers._call import Call, CallFacts, Delta, Reading, Tally, items, member, read_cap, read_choices, word
 
 # `max_tokens` is deprecated at OpenAI and refused by its reasoning models (also on Azure), which all take
 # `max_completion_tokens`. Elsewhere it is the other way round: Mistral refuses the new member (422 "Extra inputs are
@@ -38,10 +38,9 @@ class OpenAIChat(Provider):
         return _openai.deployment(head.path) or super().model_of(head, fields)
 
     @override
-    def complete_call(self, call: Call, head: RequestHead, fields: Mapping[str, Any]) -> Call:
+    def call_facts(self, head: RequestHead, fields: Mapping[str, Any]) -> CallFacts:
         old = _openai.is_old_azure(head)
-        return replace(
-            call,
+        return CallFacts(
             output_cap=read_cap(fields, "max_tokens", "max_completion_tokens"),
             choices=read_choices(fields),
             structured=word(member(fields, "response_format"), "type") in {"json_object", "json_schema"},

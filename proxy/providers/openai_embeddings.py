@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, override
 
 from proxy.model import RequestHead
 from proxy.providers import _openai
 from proxy.providers._base import Provider
-from proxy.providers._call import Call, Tally, items, member, word
+from proxy.providers._call import Call, CallFacts, Tally, items, member, word
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class OpenAIEmbeddings(Provider):
         return _openai.deployment(head.path) or super().model_of(head, fields)
 
     @override
-    def complete_call(self, call: Call, head: RequestHead, fields: Mapping[str, Any]) -> Call:
-        return replace(call, stream=False, output_cap=0, deterministic=True)
+    def call_facts(self, head: RequestHead, fields: Mapping[str, Any]) -> CallFacts:
+        return CallFacts(stream=False, output_cap=0, deterministic=True)
 
     @override
     def error_body(self, problem: Mapping[str, Any]) -> bytes:

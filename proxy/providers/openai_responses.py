@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, override
 
 from proxy.model import RequestHead
 from proxy.providers import _openai
 from proxy.providers._base import Provider
-from proxy.providers._call import Call, Delta, Group, Reading, Tally, items, member, read_cap, word
+from proxy.providers._call import Call, CallFacts, Delta, Group, Reading, Tally, items, member, read_cap, word
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 # Members that tell one channel of a stream from another.
@@ -35,10 +35,9 @@ class OpenAIResponses(Provider):
         return any(fields.get(name) for name in ("previous_response_id", "conversation", "background", "prompt"))
 
     @override
-    def complete_call(self, call: Call, head: RequestHead, fields: Mapping[str, Any]) -> Call:
+    def call_facts(self, head: RequestHead, fields: Mapping[str, Any]) -> CallFacts:
         text_format = word(member(member(fields, "text"), "format"), "type")
-        return replace(
-            call,
+        return CallFacts(
             output_cap=read_cap(fields, "max_output_tokens"),
             structured=text_format in {"json_object", "json_schema"},
             wants_usage=True,
