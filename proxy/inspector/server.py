@@ -237,11 +237,13 @@ def judge_with(engine: "Engine", indexes: Indexes) -> Judge:
     return judge
 
 
-def warm() -> None:
-    """Builds what the first odd character would: half a second that no request should pay."""
+def warm(engine: "Engine") -> None:
+    """Builds what the first odd character would, half a second that no request should pay, and has the model take the
+    memory of a full batch: what it takes once, it keeps."""
     from proxy.bodies.views import readings
 
     readings("\u200b")
+    engine.detect(["".join(f"Please ask Anna Meyer{at} of Hamburg{at} to call Thomas.\n" for at in range(200))])
 
 
 def bind(path: str) -> socket.socket:
@@ -307,15 +309,15 @@ def main(argv: list[str] | None = None) -> int:
     from proxy.recognizers.engine import Engine
 
     try:
-        judge = judge_with(Engine.load(), indexes)
+        engine = Engine.load()
     except ModelUnavailable as missing:
         print(f"error: {missing.what}\n  at:  inspector\n  fix: {missing.fix}", file=sys.stderr)  # noqa: T201
         return exits.NO_MODEL
-    warm()
+    warm(engine)
     gc.collect()
     gc.freeze()
     try:
-        asyncio.run(serve(path, judge, indexes, parent))
+        asyncio.run(serve(path, judge_with(engine, indexes), indexes, parent))
     except OSError as error:
         print(f"error: {error.strerror}\n  at:  {path}\n  fix: {_FIX_SOCKET}", file=sys.stderr)  # noqa: T201
         return exits.NO_SOCKET

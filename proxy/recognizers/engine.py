@@ -5,7 +5,7 @@ Pure but for its memo. One engine serves one process; `detect` may be called fro
 
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -16,6 +16,7 @@ from proxy.config.snapshot import DlpPolicy
 from proxy.model import Finding
 from proxy.recognizers import discover, own_directory
 from proxy.recognizers._custom import profiles_of
+from proxy.recognizers._slices import SLICE_CHARS, slices
 from proxy.recognizers.base import CONTEXT_RAISE, LAYERS, Recognizer, near
 from proxy.recognizers.profiles import PROFILES, Profile
 from proxy.recognizers.prose import plausible
@@ -202,11 +203,22 @@ class Engine:
                 with self._turns.turn():
                     yield from item.find_many(batch)
                 batch, size = [], 0
+            if len(text) > SLICE_CHARS:
+                yield self._sliced(item.find_many, text)
+                continue
             batch.append(text)
             size += len(text)
         if batch:
             with self._turns.turn():
                 yield from item.find_many(batch)
+
+    def _sliced(self, find_many: Callable[[Sequence[str]], list[list[Finding]]], text: str) -> list[Finding]:
+        found: list[Finding] = []
+        for piece in slices(len(text)):
+            with self._turns.turn():
+                (findings,) = find_many([text[piece.start : piece.end]])
+            found += piece.own(findings)
+        return found
 
     def naming(self, dlp: DlpPolicy) -> "PolicyDetector":
         """The detector for one policy: what its rules name is looked for, also where the profile would not."""

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Final
 
 from proxy.model import Finding
+from proxy.recognizers._slices import slices
 from proxy.recognizers.base import LIKELY, SURE, ModelUnavailable, Recognizer
 
 _SIZES: Final = (24, 21, 18, 15, 12)
@@ -54,6 +55,12 @@ def _runs(text: str) -> Iterator[list[tuple[int, int, int]]]:
 
 
 def _find(text: str) -> Iterator[Finding]:
+    """In slices: a text of nothing but such words would take forty times its room."""
+    for piece in slices(len(text)):
+        yield from piece.own(_phrases(text[piece.start : piece.end]))
+
+
+def _phrases(text: str) -> Iterator[Finding]:
     for run in _runs(text):
         first = 0
         while len(run) - first >= min(_SIZES):
@@ -72,6 +79,10 @@ def _is_phrase(words: list[tuple[int, int, int]], size: int) -> bool:
 
 def _trigger(text: str) -> bool:
     """Twelve words of the list in a row, whatever stands between them."""
+    return any(_has_row(text[piece.start : piece.end]) for piece in slices(len(text)))
+
+
+def _has_row(text: str) -> bool:
     known = map(_places().__contains__, map(str.lower, _WORD.findall(text)))
     return bytes(min(_SIZES) * [True]) in bytes(known)
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,10 @@ from proxy.inspector import server
 from proxy.inspector.client import InspectorClient
 from proxy.inspector.indexes import Indexes
 from proxy.inspector.wire import VERSION, Decoder, encode
-from proxy.model import Inspection, InspectJob
+from proxy.model import Finding, Inspection, InspectJob
+from proxy.recognizers.base import Recognizer
+from proxy.recognizers.engine import Engine
+from proxy.recognizers.rampart import BATCH_TOKENS
 from tests.inspector.conftest import client, job
 
 
@@ -109,6 +112,13 @@ def test_a_job_that_ends_every_inspector_is_denied_after_the_second(socket_dir: 
 
 
 def test_the_table_of_odd_characters_is_there_before_the_first_request() -> None:
+    shown: list[str] = []
+
+    def find_many(texts: Sequence[str]) -> list[list[Finding]]:
+        shown.extend(texts)
+        return [[] for _ in texts]
+
     unicode._odd.cache_clear()
-    server.warm()
+    server.warm(Engine([Recognizer("m", frozenset({"PERSON"}), "pattern", find_many=find_many)]))
     assert unicode._odd.cache_info().currsize == 1
+    assert sum(map(len, shown)) > 4 * BATCH_TOKENS, "less than a whole batch of the model"
