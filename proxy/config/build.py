@@ -53,6 +53,7 @@ def build_platform(rec: Rec) -> Platform:
         publishers={name: value.value for name, value in publishers.fields.items()} if publishers else {},
         sandbox=_patterns(rec.items("sandbox")),
         resolve={name: _addresses_of(resolve, name) for name in resolve.fields} if resolve else {},
+        max_staleness_s=rec.get("max_staleness"),
     )
 
 

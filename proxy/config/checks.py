@@ -13,6 +13,8 @@ from proxy.net.names import is_ip_literal
 _PASSTHROUGH_EXCLUDES: Final = (
     "methods", "paths", "models", "tiers", "dlp", "cache", "credentials", "upstream_ca", "protocols", "limits",
 )  # fmt: skip
+# Some polls of the store, and a command that waits for its deadline.
+LEAST_STALENESS_S: Final = 5
 _AGREE: Final = ("tls", "protocols", "addresses", "upstream_ca")
 
 
@@ -55,6 +57,12 @@ def check_platform(platform: Rec, facts: PlatformFacts, problems: Problems) -> N
     if facts.defaults is not None and (dlp := facts.defaults.rec("dlp")):
         check_dlp(dlp, facts.dlp, problems)
     _check_listeners(platform.rec("listen"), problems)
+    if (limit_s := platform.get("max_staleness")) is not None and limit_s < LEAST_STALENESS_S:
+        problems.add(
+            platform.at("max_staleness"),
+            f"a hiccup of the store for {limit_s} s would deny all traffic",
+            f"give {LEAST_STALENESS_S}s or more",
+        )
     seen: dict[tuple[Any, ...], Mark] = {}
     for item in platform.items("prices"):
         key = tuple(item.value.get(name) for name in ("provider", "model", "from"))

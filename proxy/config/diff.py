@@ -3,6 +3,7 @@
 `widens` errs on the safe side: only what provably allows no more is False.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from proxy.config.documents import decode
-from proxy.config.scalars import SIZE
+from proxy.config.scalars import DURATION, SIZE
 from proxy.config.schema import PROFILES, STAGES
 from proxy.config.types import BadValue
 from proxy.model import DLP_ACTIONS
@@ -175,10 +176,10 @@ def _larger(was: Any, now: Any) -> bool:
 
 
 def _number(value: Any) -> Decimal:
-    try:
-        return Decimal(SIZE.parse(str(value))[0])
-    except BadValue:
-        return Decimal(str(value))
+    for scalar in (SIZE, DURATION):
+        with contextlib.suppress(BadValue):
+            return Decimal(scalar.parse(str(value))[0])
+    return Decimal(str(value))
 
 
 def _ranked(order: Sequence[str], absent: str) -> Callable[[Any, Any], bool]:
@@ -235,7 +236,7 @@ _JUDGES: Final[dict[str, Callable[[Any, Any], bool]]] = {
     **dict.fromkeys(("headers", "sandbox"), _more_or_none),
     **dict.fromkeys(("expires", "report_until"), _later),
     **dict.fromkeys(("max_body", "requests_per_minute", "max_output_tokens", "connections", "daily_usd",
-                     "monthly_usd"), _larger),
+                     "monthly_usd", "max_staleness"), _larger),
     "deny": _fewer_members,
     "addresses": _networks_grow,
     "networks": _networks_grow,

@@ -354,5 +354,11 @@ PLATFORM: Final = Obj(
             "What holds for every app.",
         ),
         Field("publishers", MapOf(NAME, PUBLISHER), "Public keys that may sign revisions."),
+        Field(
+            "max_staleness",
+            DURATION,
+            "For how long the last good policy holds without contact to the store; then all traffic is denied until "
+            "the store is back. Default: as long as it takes.",
+        ),
     ],
 )

@@ -242,6 +242,7 @@ class Platform:
     publishers: Mapping[str, str]
     sandbox: tuple[HostPattern, ...] = ()
     resolve: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    max_staleness_s: int | None = None
 
     def tier_of(self, model: str | None) -> str:
         """The model's tier in the catalogue, else `unlisted`."""

@@ -57,6 +57,9 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("audit_mirror_lost", "gauge", "Groups of audit lines that a mirror did not take", ("sink",)),
         Metric("audit_spool_full", "gauge", "Records that met a full spool, by fate (kept, refused)", ("fate",)),
         Metric("store_up", "gauge", "1 while the store answers the supervisor", ()),
+        Metric(
+            "store_silent_seconds", "gauge", "Since when the store does not answer the supervisor; 0 while it does", ()
+        ),
         Metric("config_reloads_total", "counter", "Revisions a worker met, by result (accepted, refused)", ("result",)),
         Metric("internal_errors_total", "counter", "Failures that ended in a denial, by place", ("place",)),
         Metric("worker_up", "gauge", "1 while the worker serves", ("worker",)),

@@ -5,6 +5,7 @@ The policy a worker uses is always one that was signed, is newer than any it had
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from proxy.config.manifest import (
     verify,
 )
 from proxy.config.snapshot import Snapshot
+from proxy.dataplane.contact import Contact
 from proxy.paths import Paths
 from proxy.stores.last_good import LastGood
 from proxy.stores.ports import ConfigStore, StoreUnavailable
@@ -68,8 +70,8 @@ class ConfigWatcher:
     whole; an exchange reads `current` once.
 
     `manifest_seed`: the installation's signing seed (32 bytes), `older_seeds` those that were rotated out and still
-    count. `max_staleness_s`: without contact to the store for
-    longer, `current` becomes None until it is back. `on_swap` is called with each new snapshot, in the event loop.
+    count. Without contact to the store for longer than the policy's own `max_staleness`, `current` becomes None until
+    it is back. `on_swap` is called with each new snapshot, in the event loop.
     """
 
     def __init__(
@@ -80,7 +82,6 @@ class ConfigWatcher:
         manifest_seed: bytes,
         older_seeds: Sequence[bytes] = (),
         compile_content: Compile = compile_default,
-        max_staleness_s: float | None = None,
         on_swap: Callable[[Snapshot], None] | None = None,
         clock: Callable[[], float] = time.time,
         poll_s: float = POLL_S,
@@ -93,7 +94,6 @@ class ConfigWatcher:
         self._root_public_key = Signer(manifest_seed).public_key()
         self._older_roots = [Signer(seed).public_key() for seed in older_seeds]
         self._compile = compile_content
-        self._max_staleness_s = max_staleness_s
         self._on_swap = on_swap
         self._clock = clock
         self._poll_s = poll_s
@@ -108,7 +108,7 @@ class ConfigWatcher:
         self._epoch: int | None = None
         self._epoch_known = 0
         self._refreshed_s = 0.0
-        self._monotonic_contact_s = time.monotonic()
+        self._contact = Contact(paths.last_good, clock)
         self._wake = asyncio.Event()
         self._first = asyncio.Event()
 
@@ -130,7 +130,7 @@ class ConfigWatcher:
             "effective": self.current is not None,
             "loaded_at_s": status.loaded_at_s,
             "from_disk": status.from_disk,
-            "stale_s": round(time.monotonic() - self._monotonic_contact_s, 3) if status.store_fault else 0.0,
+            "stale_s": round(self.stale_s, 3) if math.isfinite(self.stale_s) else None,
             "store_fault": status.store_fault,
             "refused": {"seq": status.refused_seq, "why": status.refused_why, "detail": status.refused_detail}
             if status.refused_why
@@ -138,6 +138,16 @@ class ConfigWatcher:
             "kills": sorted(self.kills),
             "revoked": len(self.revoked),
         }
+
+    @property
+    def stale_s(self) -> float:
+        """For how long the store has been silent: 0 while it answers, infinite when nobody knows."""
+        return self._contact.silent_s if self.status.store_fault else 0.0
+
+    @property
+    def outdated(self) -> bool:
+        """There is a policy, but it has gone unconfirmed for longer than it allows itself."""
+        return self._snapshot is not None and self.current is None
 
     def poke(self) -> None:
         """Look now (after a push, a kill or an order over the control socket)."""
@@ -154,6 +164,7 @@ class ConfigWatcher:
 
     async def load_last_good(self) -> None:
         """A policy from this machine's disk, before the store was asked."""
+        self._contact.remember()
         try:
             found = await asyncio.to_thread(self._last_good.read)
             if found is not None:
@@ -174,7 +185,7 @@ class ConfigWatcher:
             # Content that was not there yet (a replica that lags) is asked for again at the next poll.
             self._epoch = None if self.status.refused_why == "content" else epoch
             self._refreshed_s = time.monotonic()
-        self._monotonic_contact_s = time.monotonic()
+        self._heard()
         await self._save()
 
     def read_stops(self) -> None:
@@ -216,9 +227,11 @@ class ConfigWatcher:
             self._wake.clear()
 
     async def _watch_stops(self) -> None:
-        """On its own, so that a store that hangs does not delay an order given on this machine."""
+        """On its own, so that a store that hangs delays neither an order given on this machine nor the end of a policy
+        that nobody confirms."""
         while True:
             self.read_stops()
+            self._mind_staleness()
             await asyncio.sleep(STOPS_POLL_S)
 
     async def _subscribe(self) -> None:
@@ -230,14 +243,18 @@ class ConfigWatcher:
                     self._wake.set()
             await asyncio.sleep(RESUBSCRIBE_S)
 
-    def _mind_staleness(self) -> None:
-        stale_s = time.monotonic() - self._monotonic_contact_s
-        too_old = self._max_staleness_s is not None and stale_s > self._max_staleness_s
-        self._show(None if too_old else self._snapshot)
+    def _heard(self) -> None:
+        self._contact.heard(mark=self._max_staleness_s is not None)
 
-    def _show(self, snapshot: Snapshot | None) -> None:
-        self.current = snapshot
-        if snapshot is not None:
+    @property
+    def _max_staleness_s(self) -> int | None:
+        return self._snapshot.platform.max_staleness_s if self._snapshot is not None else None
+
+    def _mind_staleness(self) -> None:
+        limit_s = self._max_staleness_s
+        too_old = limit_s is not None and self._contact.silent_s > limit_s
+        self.current = None if too_old else self._snapshot
+        if self.current is not None:
             self._first.set()
 
     async def _deliver(self) -> None:
@@ -325,7 +342,9 @@ class ConfigWatcher:
         self.status.revision, self.status.seq = snapshot.revision, manifest.seq
         self.status.loaded_at_s, self.status.from_disk = self._clock(), from_disk
         self._clear_refusal()
-        self._show(snapshot)
+        if not from_disk:
+            self._heard()
+        self._mind_staleness()
         if self._on_swap is not None:
             self._on_swap(snapshot)
         if not from_disk:

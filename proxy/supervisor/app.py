@@ -313,6 +313,7 @@ class Supervisor:
             ca_expires_at_s=self.keys.ca.signing(now_s).not_after_s,
             audit_ready=self.trail.ready,
             draining=self.draining,
+            policy_outdated=self.policy.watcher.outdated,
             inspector_fault=next((child.fault.what for child in self.inspectors if child.fault), ""),
         )
         return not_ready(condition, now_s)
@@ -334,6 +335,7 @@ class Supervisor:
         own = self.totals.own
         own.set("ready", (), float(ready))
         own.set("store_up", (), float(not self.policy.watcher.status.store_fault))
+        own.set("store_silent_seconds", (), self.policy.watcher.stale_s)
         own.set("ca_expires_timestamp_seconds", (), self.keys.ca.signing(time.time()).not_after_s)
         for slot, worker in enumerate(self.pool.current):
             own.set("worker_up", (str(slot),), float(worker is not None and not worker.ended.is_set()))

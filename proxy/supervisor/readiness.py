@@ -8,13 +8,15 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Condition:
     """What the supervisor sees. `workers`: last status of each slot's current worker (None: not serving yet).
-    `inspector_fault`: what an inspector said that it lacks, "" when none did."""
+    `policy_outdated`: the store has been silent for longer than the policy allows. `inspector_fault`: what an inspector
+    said that it lacks, "" when none did."""
 
     workers: Sequence[Mapping[str, Any] | None]
     inspectors_alive: int
     ca_expires_at_s: float
     audit_ready: bool
     draining: bool
+    policy_outdated: bool = False
     inspector_fault: str = ""
 
 
@@ -37,7 +39,8 @@ def not_ready(condition: Condition, now_s: float) -> list[str]:
     if not serving:
         reasons.append("no worker serves yet")
     elif not any(worker.get("policy") for worker in serving):
-        reasons.append("no valid policy has been loaded")
+        stale = "the store has been silent for longer than `max_staleness`"
+        reasons.append(stale if condition.policy_outdated else "no valid policy has been loaded")
     elif not any(worker.get("policy") and worker.get("inspector") and worker.get("audit") for worker in serving):
         reasons.append("no worker has both an inspector and its audit trail")
     return reasons

@@ -142,3 +142,9 @@ def test_the_platforms_dlp_rules_stay_in_force_whatever_an_entry_says(tmp_path: 
         (["PERSON"], "tokenize"),
         (["CREDIT_CARD"], "allow"),
     ]
+
+
+@pytest.mark.parametrize(("limit", "wrong"), [("4s", True), ("5s", False), ("20m", False)])
+def test_a_hiccup_of_the_store_may_not_deny_everything(tmp_path: Path, limit: str, wrong: bool) -> None:
+    found = mistakes(write(tmp_path, platform=f"version: 1\nmax_staleness: {limit}\n"))
+    assert [(one.file, one.line, "hiccup" in one.message) for one in found] == ([("platform.yaml", 2, True)] * wrong)

@@ -108,6 +108,8 @@ PLATFORMS = {
     "resolve": (NOTHING, "resolve: {a.com: 127.0.0.1}", "resolve.a.com", True, True),
     "publisher": (NOTHING, f"publishers: {{ci: 'ed25519:{'0' * 64}'}}", "publishers.ci", True, False),
     "default limit": (NOTHING, "defaults: {limits: {connections: 5}}", "defaults.limits.connections", False, True),
+    "staleness bounded": (NOTHING, "max_staleness: 20m", "max_staleness", False, True),
+    "staleness grows": ("max_staleness: 20m", "max_staleness: 1h", "max_staleness", True, False),
     "listen": (NOTHING, "listen: {explicit: '0.0.0.0:8080'}", "listen.explicit", False, False),
 }  # fmt: skip
 

@@ -31,8 +31,8 @@ SEED = b"s" * 32
 ROOT, CI = Signer(SEED), Signer(b"c" * 32, "ci")
 
 
-def content(name: str, **publishers: str) -> bytes:
-    return json.dumps({"name": name, "publishers": publishers}).encode()
+def content(name: str, *, max_staleness_s: float | None = None, **publishers: str) -> bytes:
+    return json.dumps({"name": name, "publishers": publishers, "max_staleness_s": max_staleness_s}).encode()
 
 
 def compiled(canonical: bytes, seq: int, previous: Snapshot | None) -> Snapshot:
@@ -40,12 +40,12 @@ def compiled(canonical: bytes, seq: int, previous: Snapshot | None) -> Snapshot:
     facts = json.loads(canonical)
     if facts["name"] == "bad":
         raise ValueError("secret text of the policy")
-    platform = Platform({}, (), {}, (), {}, facts["publishers"])
+    platform = Platform({}, (), {}, (), {}, facts["publishers"], max_staleness_s=facts.get("max_staleness_s"))
     return Snapshot(hashlib.sha256(canonical).hexdigest(), seq, platform, {})
 
 
-async def push(store: ConfigStore, name: str, signer: Signer = ROOT, **publishers: str) -> Manifest:
-    return await publish(store, content(name, **publishers), author="t", reason="test", signer=signer, now_s=1.0)
+async def push(store: ConfigStore, name: str, signer: Signer = ROOT, **content_of: Any) -> Manifest:
+    return await publish(store, content(name, **content_of), author="t", reason="test", signer=signer, now_s=1.0)
 
 
 @contextlib.asynccontextmanager
@@ -369,15 +369,95 @@ def test_a_slow_worker_never_puts_an_older_revision_on_disk(paths: Paths) -> Non
 def test_stale_beyond_the_limit_denies_until_the_store_is_back(paths: Paths) -> None:
     async def scenario() -> None:
         store = Broken()
-        await push(store, "one")
-        async with watching(store, paths, max_staleness_s=0.2) as watcher:
+        await push(store, "one", max_staleness_s=0.2)
+        async with watching(store, paths) as watcher:
             await watcher.first()
+            assert (watcher.stale_s, watcher.outdated) == (0.0, False)
             store.down = True
             await until(lambda: watcher.current is None)
             assert watcher.facts()["stale_s"] > 0.2
             assert not watcher.facts()["effective"]
+            assert watcher.outdated
             store.down = False
             await until(lambda: watcher.current is not None)
+            await until(lambda: watcher.stale_s == 0.0)
+
+    asyncio.run(scenario())
+
+
+def test_without_a_limit_the_last_good_policy_holds(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = Broken()
+        await push(store, "one")
+        async with watching(store, paths) as watcher:
+            await watcher.first()
+            store.down = True
+            await until(lambda: watcher.stale_s > 0.3)
+            assert watcher.current is not None
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_hangs_does_not_keep_an_old_policy_alive(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = Broken()
+        await push(store, "one", max_staleness_s=0.2)
+        async with watching(store, paths) as watcher:
+            await watcher.first()
+            hangs = asyncio.Event()
+
+            async def epoch() -> int:
+                hangs.set()
+                await asyncio.Event().wait()
+                return 0
+
+            store.epoch = epoch  # type: ignore[method-assign]  # from now on no question is answered
+            await hangs.wait()
+            await until(lambda: watcher.current is None)
+
+    asyncio.run(scenario())
+
+
+async def on_disk(paths: Paths) -> None:
+    """The last good revision, and when the store was heard."""
+    await until(lambda: all((paths.last_good / name).exists() for name in ("policy", "contact")))
+
+
+@pytest.mark.parametrize(("age_s", "holds"), [(1, True), (30, False), (-30, False)])
+def test_starting_again_makes_a_policy_no_younger(paths: Paths, age_s: int, holds: bool) -> None:
+    """A mark from the future comes from a clock that was set back; it proves nothing."""
+
+    async def scenario() -> None:
+        store = Broken()
+        await push(store, "one", max_staleness_s=10)
+        async with watching(store, paths):
+            await on_disk(paths)
+        mark = paths.last_good / "contact"
+        at_s = mark.stat().st_mtime - age_s
+        os.utime(mark, (at_s, at_s))
+        store.down = True
+        async with watching(store, paths) as watcher:
+            await until(lambda: watcher.status.from_disk)
+            assert (watcher.current is not None) == holds
+            assert watcher.outdated != holds
+            store.down = False
+            await until(lambda: watcher.current is not None)
+
+    asyncio.run(scenario())
+
+
+def test_who_never_heard_the_store_does_not_trust_an_old_policy(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = Broken()
+        await push(store, "one", max_staleness_s=10)
+        async with watching(store, paths):
+            await on_disk(paths)
+        (paths.last_good / "contact").unlink()
+        store.down = True
+        async with watching(store, paths) as watcher:
+            await until(lambda: watcher.status.from_disk)
+            assert watcher.current is None
+            assert watcher.facts()["stale_s"] is None
 
     asyncio.run(scenario())
 

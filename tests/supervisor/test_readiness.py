@@ -30,6 +30,7 @@ def test_one_worker_in_restart_is_no_reason() -> None:
         ({"workers": [None, None]}, "no worker serves"),
         ({"workers": [{}]}, "no valid policy"),
         ({"workers": [GOOD | {"policy": False}]}, "no valid policy"),
+        ({"workers": [GOOD | {"policy": False}], "policy_outdated": True}, "max_staleness"),
         ({"workers": [GOOD | {"inspector": False}]}, "no worker has both"),
         ({"workers": [GOOD | {"audit": False}]}, "no worker has both"),
         ({"workers": [GOOD | {"audit": False}, GOOD | {"inspector": False}]}, "no worker has both"),

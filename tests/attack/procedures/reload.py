@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import threading
 import time
@@ -128,6 +129,45 @@ def no_store_at_start(bench: Bench) -> None:
         bench.check(not Path(product.paths.status_file).exists(), "it said it was listening")
     finally:
         product.stop()
+
+
+def _silent_s(bench: Bench) -> float:
+    found = re.search(r"^egress_store_silent_seconds ([0-9.e+]+)$", bench.world.page("/metrics"), re.MULTILINE)
+    return float(found[1]) if found else -1.0
+
+
+@procedure("CFG-02", fresh=True)
+def store_away_for_long(bench: Bench) -> None:
+    """The store stops: the last good policy holds until `max_staleness` (scaled to 5 s), then all is denied, also by a
+    worker that starts meanwhile; with the store everything is back."""
+    world = bench.world
+    world.platform["max_staleness"] = "5s"
+    world.push()
+    bench.check(status(bench) == 200, "not serving before")
+    pids = children(bench, "valkey")
+    bench.check(pids, "no store process found")
+    for pid in pids:
+        send_signal(pid, signal.SIGSTOP)
+    try:
+        stopped_s = time.monotonic()
+        _legal_at_once(bench, "within the limit")
+        bench.check(time.monotonic() - stopped_s < 5, "too slow here to see the last good policy hold")
+        denied = wait_until(lambda: status(bench) == 503, 15)
+        bench.check(denied, f"still {status(bench)} after the limit")
+        bench.check(time.monotonic() - stopped_s > 5, "denied before the limit")
+        answer = request(bench, "GET http://${A}/x HTTP/1.1\r\nHost: ${A}\r\n\r\n").answers[0]
+        bench.check(b"policy_unavailable" in answer.body, f"denied as {answer.body[:80]!r}")
+        bench.check(wait_until(lambda: _silent_s(bench) > 5, 5), f"the metric says {_silent_s(bench)} s")
+        why = product_of(bench).status()["why_not"]
+        bench.check(any("max_staleness" in one for one in why), f"not ready because {why}")
+        for pid in children(bench, "proxy.dataplane.worker"):
+            send_signal(pid, signal.SIGKILL)
+        bench.check(not wait_until(lambda: status(bench) == 200, 4), "a new worker serves by the old policy")
+    finally:
+        for pid in pids:
+            send_signal(pid, signal.SIGCONT)
+    bench.check(wait_until(lambda: status(bench) == 200, 20), "does not serve again with the store")
+    bench.check(wait_until(lambda: _silent_s(bench) == 0, 10), "the metric does not fall back to 0")
 
 
 @procedure("CFG-03", fresh=True)
