@@ -11,7 +11,7 @@ noted before it for its app, day and month), `done` (entry), `tally` (a compacte
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -48,14 +48,23 @@ class Journal:
 
     def append(self, kind: str, **facts: Any) -> None:
         """Raises OSError when the line could not be written whole (disk full)."""
-        line = _line(kind, facts)
-        if self._torn:
-            line = b"\n" + line
-        written = os.write(self._fd, line)
-        self._size += written
-        self._torn = written != len(line)
-        if self._torn:
+        if not self.append_all([(kind, facts)]):
             raise OSError(28, "No space left on device", str(self._path))
+
+    def append_all(self, lines: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
+        """Writes `lines` at once; how many were written whole: fewer only when the disk is full. Raises OSError when
+        nothing could be written."""
+        data = b"".join([_line(kind, facts) for kind, facts in lines])
+        if self._torn:
+            data = b"\n" + data
+        written = os.write(self._fd, data)
+        self._size += written
+        if written == len(data):
+            self._torn = False
+            return len(lines)
+        whole = data[:written].count(b"\n") - self._torn * (written > 0)
+        self._torn = not data[:written].endswith(b"\n")
+        return whole
 
     def rewrite(self, lines: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Replaces the whole file in one step by `lines`, which say all that is still open. Raises OSError."""
@@ -64,7 +73,7 @@ class Journal:
             fresh.unlink()
         fd = _open_locked(fresh)
         try:
-            data = b"".join(_line(kind, dict(facts)) for kind, facts in lines)
+            data = b"".join(_line(kind, facts) for kind, facts in lines)
             if data and os.write(fd, data) != len(data):
                 raise OSError(28, "No space left on device", str(fresh))
             fresh.replace(self._path)

@@ -106,7 +106,9 @@ class Ledger:
         tally.spent += spent
         tally.over += over
         tally.add(row)
-        self._write("settle", {"id": reservation.id, "spent": spent, "over": over, "row": row})
+        line = {"id": reservation.id, "spent": spent, "over": over, "row": row}
+        # A metered call's usage comes next: both lines are one write, and a crash finds both or neither.
+        self._write("settle", line, more=metered and usd_nanos > 0)
 
     def record_usage(
         self, app: AppPolicy, exchange_id: str, usage: Usage, cost: Cost, *, saved: bool, now_s: float
@@ -309,18 +311,20 @@ class Ledger:
 
     # --- journal ------------------------------------------------------------------------------------------------
 
-    def _write(self, kind: str, facts: dict[str, Any]) -> None:
-        """Keeps the order also when the disk is full: a batch line speaks for all lines before it."""
+    def _write(self, kind: str, facts: dict[str, Any], *, more: bool = False) -> None:
+        """Keeps the order also when the disk is full: a batch line speaks for all lines before it. `more`: another line
+        is about to follow."""
         if kind != "note" or len(self._backlog) < BACKLOG_LINES:
             self._backlog.append((kind, facts))
-        with contextlib.suppress(OSError):
-            self._drain_backlog()
+        if not more:
+            with contextlib.suppress(OSError):
+                self._drain_backlog()
 
     def _drain_backlog(self) -> None:
-        while self._backlog:
-            kind, facts = self._backlog[0]
-            self._journal.append(kind, **facts)
-            del self._backlog[0]
+        if self._backlog:
+            del self._backlog[: self._journal.append_all(self._backlog)]
+        if self._backlog:
+            raise OSError(28, "No space left on device")
 
     def _compact(self) -> None:
         lines: list[tuple[str, Mapping[str, Any]]] = [("batch", batch) for batch in self._batches.values()]

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from proxy.config.snapshot import AppPolicy
 from proxy.dataplane.journal import Key, Row
 from proxy.model import Cost, Usage
 from proxy.stores.ports import BudgetStore
+from proxy.values import dataclass
 
 MODELS_PER_APP: Final = 200
 MODEL_CHARACTERS: Final = 128
@@ -100,7 +100,9 @@ class Models:
             self._day = day
             self._known.clear()
             self._counts.clear()
-        text = "".join(character if character.isprintable() else "?" for character in model[:MODEL_CHARACTERS])
+        text = model[:MODEL_CHARACTERS]
+        if not text.isprintable():
+            text = "".join(character if character.isprintable() else "?" for character in text)
         if (app, text) not in self._known:
             if self._counts[app] >= MODELS_PER_APP:
                 return OTHER_MODEL

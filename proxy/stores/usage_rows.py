@@ -23,7 +23,7 @@ LONGEST_REPORT_DAYS: Final = 3700
 
 
 def dimensions(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(row.get(name, "")) for name in DIMENSIONS)
+    return tuple([str(row.get(name, "")) for name in DIMENSIONS])
 
 
 def counters(row: Mapping[str, Any]) -> dict[str, int]:

@@ -421,7 +421,7 @@ async def _model(paths: Paths, limit: int, steps: list[tuple[Any, ...]]) -> None
         if kind in ("call", "let go") and held:
             worker, reservation = held.pop() if kind == "call" else held.pop(facts[0] % len(held))
             cost = facts[-1]
-            worker.settle(reservation, cost, estimated=False)
+            worker.settle(reservation, cost, estimated=False, metered=False)
             spent += cost
             over_by += max(0, cost - reservation.usd_nanos)
         elif kind == "tick":

@@ -1,18 +1,22 @@
 """Money: never more than the limit, never lost, never counted twice; whatever dies in between."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.config.snapshot import AppPolicy, BudgetPolicy, DlpPolicy, Limits
 from proxy.dataplane import journal as journal_module
@@ -512,6 +516,79 @@ def test_a_journal_that_cannot_be_written_denies_and_loses_nothing(
         assert await store.spend("a", period=DAY) == 60 + second.usd_nanos
 
     asyncio.run(scenario())
+
+
+def test_a_call_is_two_writes(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a crash finds a metered call's settlement and usage, or neither: then it counts as reserved."""
+    written: list[bytes] = []
+    real_write = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        written.append(data)
+        return real_write(fd, data)
+
+    monkeypatch.setattr(journal_module.os, "write", write)
+
+    async def scenario() -> None:
+        store = MemoryBudgetStore()
+        ledger = Ledger(store, paths, "w1")
+        for n in range(2):
+            reservation = await reserve(ledger, 100)
+            ledger.settle(reservation, 60, estimated=False)
+            assert len(written) == 2 * n + 1
+            ledger.record_usage(APP, "x", usage(), Cost(60, True, ""), saved=False, now_s=NOW_S)
+            assert len(written) == 2 * n + 2
+        released = await reserve(ledger, 100)
+        ledger.settle(released, 0, estimated=False)
+        assert [json.loads(line)["t"] for line in b"".join(written).splitlines()] == [
+            *("intent", "settle", "note") * 2,
+            *("intent", "settle"),
+        ]
+        cut = await reserve(ledger, 100)
+        ledger.settle(cut, 60, estimated=False)
+        ledger._journal.close(remove=False)
+        await reconcile(paths.journal_dir, store, "w1")
+        assert await store.spend("a", period=DAY) == 60 + 60 + 0 + 100
+        row, lost = await store.usage(since=DAY, until=DAY, app="a")
+        assert sorted(each["requests"] for each in (row, lost)) == [1, 2]
+
+    asyncio.run(scenario())
+
+
+@given(room=st.integers(0, 700), torn=st.booleans())
+def test_what_a_full_disk_took_is_not_written_again(room: int, torn: bool) -> None:
+    lines: list[tuple[str, dict[str, Any]]] = [
+        ("note", {"app": "a", "day": DAY, "month": MONTH, "row": {"app": "a", "day": DAY, "requests": 1}})
+        for _ in range(5)
+    ]
+    real_write = os.write
+    left = [10**6]
+
+    def write(fd: int, data: bytes) -> int:
+        part = data[: left[0]]
+        if not part:
+            raise OSError(28, "No space left on device")
+        left[0] -= len(part)
+        return real_write(fd, part)
+
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="egj-") as directory:
+        patch.setattr(journal_module.os, "write", write)
+        journal = journal_module.Journal(Path(directory) / "journal", "w1")
+        if torn:
+            left[0] = 7
+            with pytest.raises(OSError, match="No space"):
+                journal.append("done", entry="x")
+        left[0] = room
+        with contextlib.suppress(OSError):
+            del lines[: journal.append_all(lines)]
+        left[0] = 10**6
+        if lines:
+            assert journal.append_all(lines) == len(lines)
+        replay = journal_module.read(Path(directory) / "journal" / "w1.jsonl")
+        (row,) = replay.tally(KEY).rows.values()
+        assert row["requests"] == 5
+        assert replay.damaged <= 2
+        journal.close(remove=True)
 
 
 def test_compaction_keeps_what_is_open(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
