@@ -8,6 +8,7 @@ import base64
 import binascii
 from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -146,6 +147,8 @@ def _basic(encoded: bytes) -> _Credential:
     return _Credential(password, user) if password else _Credential(user, "")
 
 
+# Of clients that connect again and again; a refusal is not remembered.
+@lru_cache(maxsize=4096)
 def _canonical_ip(text: str) -> str:
     """Without scope, and IPv4 as IPv4: a dual-stack socket reports `::ffff:10.0.0.1`."""
     try:

@@ -6,7 +6,7 @@ every gate had nothing against it. See `proxy.rules` for the rules themselves.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
@@ -255,19 +255,25 @@ def require_name(
 
 def find_app(snapshot: Snapshot, client_ip: str) -> str | None:
     """The app whose `identify.networks` hold the address, or None. Networks of two apps never overlap."""
-    try:
-        address: IPv4Address | IPv6Address = ip_address(client_ip)
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    number, bits = int(address), address.max_prefixlen
-    for (version, prefix), table in _network_tables(snapshot).items():
-        if version == address.version:
+    version, number, bits = _numbered(client_ip)
+    for (network_version, prefix), table in _network_tables(snapshot).items():
+        if network_version == version:
             app = table.get(number >> (bits - prefix))
             if app is not None:
                 return app
     return None
+
+
+@lru_cache(maxsize=4096)
+def _numbered(client_ip: str) -> tuple[int, int, int]:
+    """Version (0: no address), number and bits of an address; IPv4 as IPv4."""
+    try:
+        address: IPv4Address | IPv6Address = ip_address(client_ip)
+    except ValueError:
+        return 0, 0, 0
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.version, int(address), address.max_prefixlen
 
 
 def _network_tables(snapshot: Snapshot) -> dict[tuple[int, int], dict[int, str]]:
