@@ -5,7 +5,7 @@ Leases follow what is left: each is asked about anew every REFRESH_S, and what i
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -169,10 +169,11 @@ class Leases:
         await self.top_up(now_s)
         return not any(lease.repairs or lease.left is None for lease in leases)
 
-    async def top_up(self, now_s: float) -> None:
-        """Looks at each lease and asks for more where it runs low. Raises StoreUnavailable."""
-        self._look_ahead(now_s)
-        await one_by_one(list(self.of), lambda key: self._top_up(key, now_s))
+    async def top_up(self, now_s: float, only: Set[Key] | None = None) -> None:
+        """Looks at each lease, or at some, and asks for more where it runs low. Raises StoreUnavailable."""
+        if only is None:
+            self._look_ahead(now_s)
+        await one_by_one(list(self.of) if only is None else only, lambda key: self._top_up(key, now_s))
 
     def paces(self, now_s: float) -> dict[str, Pace]:
         """Of the apps that are busy here, for a worker that comes after."""

@@ -773,6 +773,59 @@ def test_hostile_model_names_are_bounded_and_harmless(paths: Paths, store_url: s
     over(store_url, scenario)
 
 
+def test_the_calls_of_two_seconds_are_one_batch(paths: Paths) -> None:
+    class Counting(MemoryBudgetStore):
+        settled = 0
+
+        async def settle(self, app: str, **entry: Any) -> None:
+            self.settled += 1
+            await super().settle(app, **entry)
+
+    async def scenario() -> None:
+        store = Counting()
+        ledger = Ledger(store, paths, "w1")
+        app = policy(daily_usd_nanos=10**6, monthly_usd_nanos=None)
+        for n in range(41):
+            ledger.settle(await reserve(ledger, 10, app, NOW_S + n / 4), 10, estimated=False)
+            await ledger.flush(NOW_S + n / 4, patient=True)
+            # The first at once, and then every two seconds.
+            assert store.settled == 1 + n // 8
+        assert await store.spend("a", period=DAY) == 410
+        # A clock that is set back holds nothing up.
+        ledger.settle(await reserve(ledger, 10, app), 10, estimated=False)
+        await ledger.flush(NOW_S - 100, patient=True)
+        assert await store.spend("a", period=DAY) == 420
+        # Where money is scarce others wait for it.
+        tight = policy("b", daily_usd_nanos=50, monthly_usd_nanos=None)
+        for n in range(5):
+            ledger.settle(await reserve(ledger, 10, tight), 10, estimated=False)
+            await ledger.flush(NOW_S, patient=True)
+            assert await store.spend("b", period=DAY) == 10 * (n + 1)
+        await ledger.aclose(NOW_S)
+
+    asyncio.run(scenario())
+
+
+def test_after_a_first_call_the_next_need_not_ask(paths: Paths) -> None:
+    """`run` tops its lease up at once."""
+
+    async def scenario() -> None:
+        app = policy(daily_usd_nanos=10**6, monthly_usd_nanos=None)
+        ledger = Ledger(MemoryBudgetStore(), paths, "w1", apps=lambda: {"a": app}, clock=lambda: NOW_S)
+        task = asyncio.create_task(ledger.run())
+        first = await reserve(ledger, 100, app)
+        await until(lambda: ledger._leases.of[KEY].available >= 100)
+        second = ledger.reserve(app, 100, "x", NOW_S)
+        assert isinstance(second, Reservation)
+        for reservation in (first, second):
+            ledger.settle(reservation, 100, estimated=False)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await ledger.aclose(NOW_S)
+
+    asyncio.run(scenario())
+
+
 def test_run_flushes_by_itself(paths: Paths) -> None:
     async def scenario() -> None:
         store = MemoryBudgetStore()
