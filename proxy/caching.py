@@ -24,7 +24,8 @@ def cache_key(
 ) -> bytes:
     """32 bytes that identify one answer: HMAC-SHA256 over all that it depends on, each part with its length.
 
-    `body` is the whole redacted body as sent upstream, the stream flag within it. `credential` goes in as a digest.
+    `body` is the whole redacted body as sent upstream, the stream flag within it. `credential`: the fields that may
+    choose the answer, credentials among them; they go in as a digest.
     """
     mac = hmac.new(key, _FORMAT, hashlib.sha256)
     texts = (app, provider, endpoint, app_digest)

@@ -19,8 +19,14 @@ from proxy.providers import Call, Provider
 DEFAULT_OUTPUT_CAP_TOKENS = 4096
 # A refusal of an answer: the request had left, whether or not it says so.
 _ANSWERED = "upstream_malformed"
-# Fields of a provider's own name choose account, version and beta features: another answer.
-_VARIANTS = (b"anthropic-", b"openai-", b"x-goog-")
+# What no answer depends on: who traces or repeats the call, and what the key holds anyway. Of any other field nobody
+# knows whether it chooses account, version, region or model, so that two calls which differ in one share no answer.
+_SAYS_NOTHING = frozenset(
+    b"host accept-encoding user-agent date cache-control pragma traceparent tracestate baggage b3 sentry-trace "
+    b"newrelic idempotency-key request-id x-request-id x-client-request-id x-correlation-id x-amzn-trace-id "
+    b"x-cloud-trace-context".split()
+)
+_TRACES = (b"x-stainless-", b"x-b3-", b"x-datadog-")
 # Answers larger than this are relayed but not kept for the cache.
 CAPTURE_LIMIT_BYTES = 1 << 20
 
@@ -128,18 +134,16 @@ def _cache_key(context: Context, entry: Entry, request: Request, provider: Provi
     """The key, or None where this call is not to be cached."""
     if entry.cache is None or (entry.cache.only_deterministic and not call.deterministic):
         return None
-    names = {name.encode("latin-1") for name in provider.credential_headers}
-    credential = b"\0".join(
-        name.lower() + b"\0" + value
-        for name, value in request.head.headers
-        if name.lower() in names or name.lower().startswith(_VARIANTS)
+    fields = ((name.lower(), value) for name, value in request.head.headers)
+    telling = b"\0".join(
+        name + b"\0" + value for name, value in fields if name not in _SAYS_NOTHING and not name.startswith(_TRACES)
     )
     return cache_key(
         context.cache_mac_key(context.principal.app),
         app=context.principal.app,
         provider=provider.name,
         endpoint=f"{request.head.method} {request.head.authority} {request.head.target}",
-        credential=credential,
+        credential=telling,
         body=request.body,
         app_digest=context.app.digest,
     )
@@ -169,8 +173,11 @@ async def _reserve(context: Context, provider: Provider, call: Call, cap: int | 
     worst = context.prices.worst_case(provider.name, call.model, call.input_tokens, (output_tokens or 0) * call.choices)
     if budget is None:
         return
-    if not worst.priced and budget.unpriced == "deny":
-        raise Denied("unpriced", f"No price is known for model {call.model!r} of {provider.name}", where=budget.at)
+    if not worst.priced:
+        if budget.unpriced == "deny":
+            raise Denied("unpriced", f"No price is known for model {call.model!r} of {provider.name}", where=budget.at)
+        # It will be settled as unpriced; until then it holds what the dearest model of its provider could cost.
+        worst = context.prices.dearest(provider.name, call.input_tokens, (output_tokens or 0) * call.choices)
     context.reservation = await Reserve(context.app, worst.usd_nanos, context.id)
     context.trail.reserved(worst)
 

@@ -8,6 +8,7 @@ it: service tiers and batch discounts, one-hour cache writes, audio, image and v
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.config.snapshot import ModelFacts, Platform, PriceOverride
@@ -147,6 +148,7 @@ class PriceBook:
             self._own.setdefault((_priced_as(row.provider), row.model), []).append(row)
         self._vendors = {name: facts.provider for name, facts in (models or {}).items()}
         self._offers: dict[tuple[str, str], _Offer] = {}
+        self._dearest: dict[str, tuple[Rates, ...]] = {}
 
     @classmethod
     def of(cls, platform: Platform) -> "PriceBook":
@@ -189,6 +191,16 @@ class PriceBook:
                 worst = Cost(nanos, priced=True, source=source)
         return worst
 
+    def dearest(self, provider: str, input_tokens: int, output_tokens: int) -> Cost:
+        """The most that a call of a model without a price would cost at the dearest known rates of its provider: what
+        is held for it. Not `priced`: nothing is charged by it. Zero where no price of the provider is known."""
+        vendor = _priced_as(provider)
+        if vendor not in self._dearest:
+            own = [_own_rates(row) for (seller, _), rows in self._own.items() for row in rows if seller == vendor]
+            self._dearest[vendor] = tuple(own) + _listed_rates(vendor)
+        picos = (rates.worst_picos(input_tokens, output_tokens) for rates in self._dearest[vendor])
+        return Cost(-(-max((each or 0 for each in picos), default=0) // _PICOS_PER_NANO), priced=False, source="")
+
     def _sold(self, provider: str, model: str) -> _Offer:
         """Found once per model: names and dates are looked through, and genai-prices is asked, then."""
         key = (provider, model)
@@ -225,6 +237,16 @@ def _own_rates(row: PriceOverride) -> Rates:
         cache_read=flat(row.cache_read_usd_picos),
         cache_write=flat(row.cache_write_usd_picos),
     )
+
+
+@cache
+def _listed_rates(vendor: str) -> tuple[Rates, ...]:
+    """Each once, of all models that genai-prices lists for the vendor."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    provider = next((provider for provider in get_snapshot().providers if provider.id == vendor), None)
+    models = provider.models if provider is not None else ()
+    return tuple({rates for info in models for _, price in _rows(info) if (rates := _rates_of(price)) is not None})
 
 
 def _compile(vendor: str, model: str) -> _Model | None:

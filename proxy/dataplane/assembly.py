@@ -43,6 +43,9 @@ class PriceBooks:
         book = PriceBook.of(snapshot.platform)
         book.warm((facts.provider, model) for model, facts in snapshot.platform.models.items())
         book.warm([("openai", "")])  # also without a catalogue the price list itself is loaded now
+        if any(app.budget is not None and app.budget.unpriced == "allow" for app in snapshot.apps.values()):
+            for provider in ("openai", "anthropic"):
+                book.dearest(provider, 0, 0)
         self._known = ((snapshot, book), *self._known[:1])
         return book
 
@@ -164,7 +167,9 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
         worker_id=start["id"],
         watcher=watcher,
         inspector=_inspector_client(paths, root, start["inspectors"]),
-        cache=ResponseCache(store.cache, cache_mac_key),
+        cache=ResponseCache(
+            store.cache, cache_mac_key, on_forged=lambda app: counters.add("cache_forged_total", (app,))
+        ),
         ledger=Ledger(store.budget, paths, start["id"], apps=_apps(watcher)),
         limiter=Limiter(paths),
         audit=open_writer(paths, root, start["id"], mirrors=start.get("audit_mirrors", ())),

@@ -57,7 +57,8 @@ class _Queue:
 class ResponseCache:
     """`get` and `put` are for the event loop's thread and never raise: a store that is away is a miss.
 
-    `mac_key`: app -> 32 bytes. `run` replicates and flushes until cancelled; then `aclose`.
+    `mac_key`: app -> 32 bytes. `run` replicates and flushes until cancelled; then `aclose`. `on_forged` is told the app
+    of each value that was not sealed here.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class ResponseCache:
         *,
         max_bytes: int = LOCAL_BYTES,
         clock: Callable[[], float] = time.time,
+        on_forged: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.stats = CacheStats()
+        self._on_forged = on_forged
         self._store = store
         self._mac_key = mac_key
         self._max_bytes = max_bytes
@@ -192,6 +195,7 @@ class ResponseCache:
         answer = decode(raw[_EXPIRY.size :], self._mac_key(app), bind=_place(key, expiry))
         if answer is None or len(expiry) != _EXPIRY.size:
             self.stats.forged += 1
+            self._on_forged(app)
             return None
         expires_s = _EXPIRY.unpack(expiry)[0] / 1000
         return (answer, expires_s) if expires_s > self._clock() else None

@@ -43,6 +43,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("cost_usd_nanos_total", "counter", "Spend in nano-dollars", ("app", "provider", "model")),
         Metric("unpriced_total", "counter", "Calls of models without a known price", ("app", "provider", "model")),
         Metric("cache_total", "counter", "Cache look-ups by result (hit, miss, bypass)", ("app", "result")),
+        Metric("cache_forged_total", "counter", "Answers in the store that were not sealed for their place", ("app",)),
         Metric("findings_total", "counter", "Detections by entity and action", ("entity", "action")),
         Metric("request_seconds", "histogram", "Time of a whole exchange, streams to their end", ("app",), _UPSTREAM_S),
         Metric("upstream_seconds", "histogram", "Time until the upstream's response head", ("provider",), _UPSTREAM_S),

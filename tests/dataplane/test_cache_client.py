@@ -128,10 +128,12 @@ def test_values_that_were_tampered_with_are_misses(attack: str) -> None:
         }[attack]
         assert changed is not None
         await store.put_many([("a", K1, changed, 60)])
-        two = ResponseCache(store, mac_key, clock=clock)
+        told: list[str] = []
+        two = ResponseCache(store, mac_key, clock=clock, on_forged=told.append)
         await two.refresh("a")
         assert await got(two, "a", K1) is None
         assert two.stats.forged == 1
+        assert told == ["a"]
         assert await got(two, "a", K2) == answer(b"two")
         assert two.get("a", K1) is None
 

@@ -72,6 +72,9 @@ class Prices:
     def worst_case(self, _provider: str, model: str, input_tokens: int, output_cap: int) -> Cost:
         return Cost(input_tokens + output_cap, priced=model.startswith("gpt-4o-mini"), source="test")
 
+    def dearest(self, _provider: str, input_tokens: int, output_tokens: int) -> Cost:
+        return Cost(1000 * (input_tokens + output_tokens), priced=False, source="")
+
     def cost(self, usage: Usage, _at_s: float) -> Cost:
         return Cost(usage.input_tokens + usage.output_tokens, priced=True, source="test")
 
@@ -89,7 +92,7 @@ def context(policy: Snapshot) -> Context:
         placeholder_key=lambda _app: bytes(32),
         cache_mac_key=lambda _app: bytes(32),
         credential_digest=lambda _value: "hmac-sha256:00",
-        prices=Prices(),  # type: ignore[arg-type]  # the two methods that an exchange asks
+        prices=Prices(),  # type: ignore[arg-type]  # the methods that an exchange asks
     )
 
 

@@ -134,6 +134,9 @@ def test_unpriced_model(tmp_path: Path) -> None:
     allowed = Script({effects.ReadBody: (body, ())})
     allowed.run(exchange(context(kit.snapshot(tmp_path, text.replace("unpriced: deny", "unpriced: allow"))), head()))
     assert "Forward" in allowed.names
+    # Held at what the dearest model of its provider could cost, although nothing will be charged.
+    (held,) = allowed.of(effects.Reserve)
+    assert held.usd_nanos == 1000 * (-(-len(body) // 2) + 100)
 
 
 def test_error_answer_releases_the_reservation(policy: Snapshot) -> None:
@@ -394,13 +397,27 @@ def test_a_refused_answer_is_paid_for(tmp_path: Path) -> None:
     assert script.record["gen_ai.usage.output_tokens"] == 5
 
 
-def test_a_provider_field_makes_another_cache_entry(policy: Snapshot) -> None:
-    def key(*extra: tuple[bytes, bytes]) -> bytes:
-        script = Script().run(exchange(context(policy), head(extra=extra)))
-        return script.of(effects.CacheGet)[0].key
+@pytest.mark.parametrize(
+    "name",
+    ["OpenAI-Organization", "X-Portkey-Config", "Cookie", "Accept-Language", "Range", "X-Any", "Accept", "Prefer"],
+)
+def test_a_field_that_may_choose_the_answer_makes_another_cache_entry(policy: Snapshot, name: str) -> None:
+    keys = {_key(policy), _key(policy, (name.encode(), b"a")), _key(policy, (name.encode(), b"b"))}
+    assert len(keys) == 3
 
-    assert key() == key((b"X-Request-Id", b"1"))
-    assert len({key(), key((b"OpenAI-Organization", b"a")), key((b"OpenAI-Organization", b"b"))}) == 3
+
+@pytest.mark.parametrize(
+    "name",
+    "X-Request-Id traceparent X-Stainless-Retry-Count User-Agent Idempotency-Key Accept-Encoding X-Forwarded-Host "
+    "X-Original-URL Connection Proxy-Authorization".split(),
+)
+def test_a_field_that_says_nothing_or_does_not_travel_makes_none(policy: Snapshot, name: str) -> None:
+    assert _key(policy) == _key(policy, (name.encode(), b"a"))
+
+
+def _key(policy: Snapshot, *extra: tuple[bytes, bytes]) -> bytes:
+    script = Script().run(exchange(context(policy), head(extra=extra)))
+    return script.of(effects.CacheGet)[0].key
 
 
 def test_a_body_with_a_new_cap_loses_its_digests(policy: Snapshot) -> None:

@@ -122,6 +122,21 @@ def test_unknown_is_unpriced_never_zero_cost_by_guess(provider: str, model: str)
     assert not BOOK.worst_case(provider, model, 10, 10).priced
 
 
+def test_a_call_without_a_price_holds_what_the_dearest_of_its_provider_could_cost() -> None:
+    """No model of the list may cost more; and it stays without a price."""
+    held = BOOK.dearest("anthropic", 1000, 500)
+    (listed,) = (each for each in get_snapshot().providers if each.id == "anthropic")
+    worst = [BOOK.worst_case("anthropic", info.id, 1000, 500) for info in listed.models]
+    assert held.usd_nanos >= max(cost.usd_nanos for cost in worst) > 0
+    assert not held.priced
+    assert BOOK.dearest("nobody", 1000, 500).usd_nanos == 0
+
+
+def test_the_platforms_own_rows_count_among_the_dearest() -> None:
+    row = PriceOverride("house", "m", 5_000_000, 7_000_000, "contract", 0.0)
+    assert PriceBook([row]).dearest("house", 10, 20).usd_nanos == (10 * 5_000_000 + 20 * 7_000_000) // 1000
+
+
 def test_a_model_without_token_prices_is_unpriced() -> None:
     """Whisper is billed by the hour, which Usage does not tell."""
     assert not BOOK.cost(usage("openai", "whisper-1", 10, 10), NOW_S).priced
