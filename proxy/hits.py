@@ -32,7 +32,7 @@ _THINGS_KEY: Final = re.compile(
 _SECRET_KEY: Final = re.compile(
     r"pass(?:word|wd|phrase|code)|pwd\Z|secret|credential"
     r"|(?:api|access|private|auth|account|signing|encryption|master)[_\- ]?key"
-    r"|(?:access|auth|api|bearer|session|refresh)[_\- ]?token",
+    r"|(?:access|auth|api|bearer|session|refresh|private|security)[_\- ]?token",
     re.IGNORECASE,
 )
 _DECLARATIONS: Final = frozenset(
@@ -99,7 +99,11 @@ def _context(leaf: TextLayer) -> str:
     """A bare value says little, `ssn: 536228176`, `name: jane` or `password: …` say what it is: the key is in front."""
     if len(leaf.text) > _KEYED_CHARS:
         return ""
-    if isinstance(leaf, PercentLayer):
+    key: str | None
+    if isinstance(leaf, head.MachineText):
+        key = leaf.variable if _SECRET_KEY.search(leaf.variable) else None
+        told = True
+    elif isinstance(leaf, PercentLayer):
         key, told = leaf.name, leaf.name is not None and _SECRET_KEY.search(leaf.name) is not None
     elif isinstance(leaf, Leaf) and leaf.kind != "key":
         key = leaf.node[1] if isinstance(leaf.node[1], str) else None

@@ -111,8 +111,9 @@ def header_texts(headers: Headers, skip: frozenset[str]) -> list[TextLayer]:
     for index, (raw_name, raw_value) in enumerate(headers):
         name, value = _text(raw_name), _text(raw_value)
         lower = name.lower()
-        if not _PLAIN_NAME.fullmatch(name):
-            leaves.append(FixedText(name, "header name"))
+        if not _PLAIN_NAME.fullmatch(name) or _TOKEN.search(name):
+            # `X-` and the like would hide where a token begins.
+            leaves += [FixedText(text, "header name") for text in (name, name.partition("-")[2]) if text]
         if lower in skip or lower in _STRIPPED:
             continue
         # A second field of one name is looked at: repetition would make room for data in the plainest form.

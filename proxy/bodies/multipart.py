@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import Message
 from typing import Final
+from urllib.parse import unquote
 
 from proxy.bodies.layers import ByteLayer, Edit, Layer, splice_bytes
 from proxy.bodies.limits import Limits, refuse_size
 from proxy.errors import Denied
 
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+_CONTINUATION: Final = re.compile(r'([\w\-]{1,64})\*([0-9]{1,3})(\*?)[ \t]*=[ \t]*(?:"([^"]*)"|([^\s;"]*))')
 _PLAIN_CODINGS: Final = frozenset(("", "7bit", "8bit", "binary"))
 
 
@@ -94,6 +96,15 @@ def _fields(head: str) -> dict[str, str]:
             raise Denied("encoding", "a part header is damaged, or names a field twice")
         out[key] = value.strip()
     return out
+
+
+def continued(head: str) -> list[str]:
+    """Parameter values that stand in pieces (`filename*0=…; filename*1*=…`, RFC 2231 section 3), put together."""
+    pieces: dict[str, dict[int, str]] = {}
+    for name, number, extended, quoted, bare in _CONTINUATION.findall(head):
+        value = unquote(quoted or bare) if extended else quoted or bare
+        pieces.setdefault(name.lower(), {})[int(number)] = value
+    return ["".join(value for _, value in sorted(found.items())) for found in pieces.values()]
 
 
 class TransferLayer(ByteLayer):

@@ -128,6 +128,8 @@ class Walk:
             if end > begin:
                 head = CharsetLayer(layer, data[begin:end], start + begin, "utf-8", "part header")
                 self.add(head)
+                for value in multipart.continued(head.text):
+                    self.add(FixedLeaf(head, value))
             begin, end = part.body
             if part.transfer_coding in ("base64", "quoted-printable"):
                 inner = multipart.TransferLayer(layer, data[begin:end], start + begin, part.transfer_coding)

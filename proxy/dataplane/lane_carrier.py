@@ -10,7 +10,7 @@ from proxy.dataplane.channel import Channel
 from proxy.dataplane.pump import copy_both_ways, run_websocket
 from proxy.dataplane.runtime import refuse_stopped
 from proxy.dataplane.upstream import Upstream
-from proxy.dataplane.websocket_handshake import check_accept
+from proxy.dataplane.websocket_handshake import answered, check_accept, with_own_key
 from proxy.effects import Aborted, Forward, Tunnel, Upgrade
 from proxy.errors import Denied
 from proxy.model import Headers, Response, ResponseHead, Traffic
@@ -131,16 +131,16 @@ class LaneCarrier:
     async def forward(self, effect: Forward) -> ResponseHead:
         """Sends the request, and once more when an idle connection proved dead and the method allows it."""
         request = effect.request
-        raw = h1.encode_request(
-            request.head.method, request.head.target, request.head.headers, request.body, request.trailers
-        )
+        asked = with_own_key(request.head) if request.head.protocol == "websocket" else request.head
+        raw = h1.encode_request(asked.method, asked.target, asked.headers, request.body, request.trailers)
         head = await self._send(effect, raw, fresh=False)
         if head is None:
             head = await self._send(effect, raw, fresh=True)
         if head is None:
             raise Denied("upstream_unreachable", f"{request.head.authority} closed the connection without an answer")
         if head.status == 101:
-            check_accept(request.head, head)
+            check_accept(asked, head)
+            head = answered(head, request.head)
         self._answer = head
         self._answer_framing = h1.response_framing(head, request.head.method)
         return head

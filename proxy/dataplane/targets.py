@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from proxy.dataplane.h1 import RawHead
+from proxy.dataplane.h1 import RawHead, request_framing
 from proxy.errors import Denied
 from proxy.model import Authority
 from proxy.net import names
@@ -13,15 +13,20 @@ _DEFAULT_PORT: Final = {"https": 443, "http": 80}
 
 
 def connect_authority(raw: RawHead) -> Authority:
-    """Authority of a CONNECT (RFC 9112 section 3.2.3: host and port, both needed)."""
+    """Authority of a CONNECT (RFC 9112 section 3.2.3: host and port, both needed; one Host field at most, RFC 9112
+    section 3.2; no content, RFC 9110 section 9.3.6: what follows is the tunnel's)."""
+    if not request_framing(raw).empty:
+        raise Denied("malformed", "CONNECT has no body")
     host, port = split_host_port(raw.target)
     if port is None:
         raise Denied("malformed", "CONNECT needs host:port")
     # The scheme is seen only in the tunnel; until then the port's own scheme stands for it.
     authority = Authority("http" if port == _DEFAULT_PORT["http"] else "https", host, port)
-    value = raw.first(b"host")
-    if value is not None:
-        named, named_port = split_host_port(_ascii(value))
+    values = [value for name, value in raw.headers if name.lower() == b"host"]
+    if len(values) > 1:
+        raise Denied("malformed", "CONNECT carries two Host fields")
+    if values:
+        named, named_port = split_host_port(_ascii(values[0]))
         if named != host or named_port not in {None, port}:
             raise Denied("target_mismatch", f"CONNECT names {host}:{port}, the Host field {named}")
     return authority

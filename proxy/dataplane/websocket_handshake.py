@@ -6,7 +6,9 @@ Anything that merely looks like a handshake would turn into a raw tunnel once an
 import base64
 import binascii
 import hashlib
+import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from proxy.errors import Denied
@@ -43,6 +45,18 @@ def check_handshake(head: RequestHead) -> None:
     _offered_subprotocols(head)
 
 
+def with_own_key(head: RequestHead) -> RequestHead:
+    """The handshake as it goes upstream: sixteen bytes that a client chose would be sixteen bytes that nobody reads."""
+    own = base64.b64encode(secrets.token_bytes(16))
+    return replace(head, headers=_with_value(head.headers, b"sec-websocket-key", own))
+
+
+def answered(response: ResponseHead, request: RequestHead) -> ResponseHead:
+    """The upstream's checked 101 as the client wants it: its Accept answers the key of the client's `request`."""
+    accept = accept_value(request.first(b"sec-websocket-key") or b"")
+    return replace(response, headers=_with_value(response.headers, b"sec-websocket-accept", accept))
+
+
 def check_accept(request: RequestHead, response: ResponseHead) -> None:
     """Raises Denied upstream_malformed unless the 101 `response` answers this `request` (RFC 6455 section 4.2.2).
 
@@ -67,6 +81,10 @@ def check_accept(request: RequestHead, response: ResponseHead) -> None:
 def accept_value(key: bytes) -> bytes:
     """Sec-WebSocket-Accept that answers `key` (RFC 6455 section 4.2.2)."""
     return base64.b64encode(hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest())
+
+
+def _with_value(headers: Headers, name: bytes, value: bytes) -> Headers:
+    return tuple((key, value if key.lower() == name else old) for key, old in headers)
 
 
 def _values(headers: Headers, name: bytes) -> Iterator[bytes]:

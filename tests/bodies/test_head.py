@@ -139,3 +139,18 @@ def test_a_plain_field_that_stands_twice_is_looked_at() -> None:
     texts = [layer.text for layer in header_texts(fields, frozenset())]
     assert {"john, smith", "elm, street"} <= set(texts)
     assert "text/html" not in texts
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("X-Note", []),
+        ("Access-Control-Request-Headers", []),
+        ("anthropic-dangerous-direct-browser-access", []),
+        ("X-AKIAQWERTYUIOPASDFGH", ["X-AKIAQWERTYUIOPASDFGH", "AKIAQWERTYUIOPASDFGH"]),
+        ("AKIAQWERTYUIOPASDFGH", ["AKIAQWERTYUIOPASDFGH"]),
+        ("X-123-45-6789", ["X-123-45-6789", "123-45-6789"]),
+    ],
+)
+def test_a_name_with_room_for_data_is_shown_with_and_without_its_prefix(name: str, seen: list[str]) -> None:
+    assert shown(name, "a") == [*seen, "a"]

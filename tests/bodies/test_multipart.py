@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.bodies.layers import ByteLayer, Edit, apply, splice_bytes
 from proxy.bodies.limits import DEFAULT_LIMITS, Limits
-from proxy.bodies.multipart import TransferLayer, media_type, split
+from proxy.bodies.multipart import TransferLayer, continued, media_type, split
 from proxy.errors import Denied
 
 BODY = (
@@ -110,3 +110,17 @@ def test_an_edit_of_a_coded_part_codes_it_anew(coding: str) -> None:
 def test_a_part_that_is_no_base64_is_refused() -> None:
     with pytest.raises(Denied, match="encoding"):
         TransferLayer(ByteLayer(b"123-45-6789"), b"123-45-6789", 0, "base64")
+
+
+@pytest.mark.parametrize(
+    ("head", "values"),
+    [
+        ('form-data; filename*0="123-45"; filename*1="-6789"', ["123-45-6789"]),
+        ('form-data; filename*1="-6789"; FILENAME*0="123-45"', ["123-45-6789"]),
+        ("form-data; filename*0*=UTF-8''123%2D45; filename*1=-6789", ["UTF-8''123-45-6789"]),
+        ('form-data; name="a"; filename="b"', []),
+        ("form-data; filename*=UTF-8''a.txt", []),
+    ],
+)
+def test_values_in_pieces_are_put_together(head: str, values: list[str]) -> None:
+    assert continued(f"Content-Disposition: {head}") == values

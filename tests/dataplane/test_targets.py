@@ -22,6 +22,7 @@ def raw(target: str, *hosts: str, method: str = "GET") -> RawHead:
         (raw("allowed.test:443", "allowed.test", method="CONNECT"), A),
         (raw("allowed.test:0443", "allowed.test:00443", method="CONNECT"), A),
         (raw("allowed.test:80", method="CONNECT"), Authority("http", "allowed.test", 80)),
+        (RawHead("CONNECT", "allowed.test:443", "1.1", ((b"Content-Length", b"0"),)), A),
         (raw("[2001:db8::1]:443", method="CONNECT"), Authority("https", "2001:db8::1", 443)),
     ],
 )
@@ -45,6 +46,10 @@ def test_connect(head: RawHead, expected: Authority) -> None:
         (raw("[::1:443", method="CONNECT"), "malformed"),
         (raw("127.1:443", method="CONNECT"), "malformed"),
         (raw("0x7f000001:443", method="CONNECT"), "malformed"),
+        (raw("allowed.test:443", "allowed.test:443", "allowed.test:443", method="CONNECT"), "malformed"),
+        (raw("allowed.test:443", "allowed.test:443", "evil.test:443", method="CONNECT"), "malformed"),
+        (RawHead("CONNECT", "allowed.test:443", "1.1", ((b"Content-Length", b"5"),)), "malformed"),
+        (RawHead("CONNECT", "allowed.test:443", "1.1", ((b"Transfer-Encoding", b"chunked"),)), "malformed"),
         (raw("allowed.test:443", "evil.test:443", method="CONNECT"), "target_mismatch"),
         (raw("allowed.test:443", "allowed.test:444", method="CONNECT"), "target_mismatch"),
     ],

@@ -2,7 +2,14 @@
 
 import pytest
 
-from proxy.dataplane.websocket_handshake import accept_value, check_accept, check_handshake, wants_upgrade
+from proxy.dataplane.websocket_handshake import (
+    accept_value,
+    answered,
+    check_accept,
+    check_handshake,
+    wants_upgrade,
+    with_own_key,
+)
 from proxy.errors import Denied
 from proxy.model import Authority, Headers, RequestHead, ResponseHead
 
@@ -147,3 +154,18 @@ def test_any_other_answer_is_the_upstreams_fault(
 def test_any_upgrade_field_is_noticed() -> None:
     assert wants_upgrade(request({b"Upgrade": b"anything"}))
     assert not wants_upgrade(request({b"Upgrade": None}))
+
+
+def test_the_upstream_gets_a_key_of_ours_and_the_client_its_own_answer() -> None:
+    asked = request({})
+    sent = with_own_key(asked)
+    key = sent.first(b"sec-websocket-key") or b""
+    assert code_of(sent) is None
+    assert key != KEY
+    assert key != with_own_key(asked).first(b"sec-websocket-key")
+    assert [name for name, _ in sent.headers] == [name for name, _ in asked.headers]
+    theirs = answer({b"Sec-WebSocket-Accept": accept_value(key)})
+    check_accept(sent, theirs)
+    check_accept(asked, answered(theirs, asked))
+    with pytest.raises(Denied, match="upstream_malformed"):
+        check_accept(sent, answer({}))

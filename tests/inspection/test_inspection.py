@@ -107,6 +107,20 @@ def test_the_name_of_a_field_is_context_too() -> None:
     assert "api key: Tr0ub4dor" in detector.texts
 
 
+@pytest.mark.parametrize("name", ["X-Api-Key", "api-key", "Private-Token", "X-Auth-Token", "X-Amz-Security-Token"])
+def test_the_name_of_a_header_is_context_for_a_secret(name: str) -> None:
+    detector = RegexDetector()
+    run(b"", None, headers=((name, "Tr0ub4dor"),), dlp=REDACT, detector=detector)
+    assert f"{name.replace('-', ' ')}: Tr0ub4dor" in detector.texts
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "X-Request-Id", "Traceparent", "X-Compass", "X-CSRF-Token"])
+def test_other_headers_are_no_context(name: str) -> None:
+    detector = RegexDetector()
+    run(b"", None, headers=((name, "Tr0ub4dor"),), dlp=REDACT, detector=detector)
+    assert "Tr0ub4dor" in detector.texts
+
+
 @pytest.mark.parametrize("key", ["next_page_token", "max_tokens", "key", "idempotency_key", "bypass", "compass"])
 def test_other_keys_are_no_context_for_a_word(key: str) -> None:
     detector = RegexDetector()

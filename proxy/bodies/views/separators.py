@@ -36,8 +36,9 @@ _AROUND_CHARS: Final = 120
 _TIGHT: Final = re.compile(r"[0-9]++(?:[\s.\-\u2010-\u2015/_|*`~,:]{1,5}[0-9]++)*")
 _GROUP: Final = re.compile(r"[0-9]+")
 
-_TAG: Final = re.compile(r"<[/!]?[A-Za-z\-][^<>]{0,120}>")
-_TAG_WITHIN: Final = re.compile(r"[0-9@.]\s?<[/!]?[A-Za-z\-][^<>]{0,120}>|<[/!]?[A-Za-z\-][^<>]{0,120}>\s?[0-9@.]")
+_MARKUP: Final = r"(?:<[/!]?[A-Za-z\-][^<>]{0,120}>|<!\[CDATA\[|\]\]>)"
+_TAG: Final = re.compile(_MARKUP)
+_TAG_WITHIN: Final = re.compile(rf"[0-9@.]\s?{_MARKUP}|{_MARKUP}\s?[0-9@.]")
 _CONCATENATION: Final = re.compile(r"""(?<=[\w@.\- ])(["'])\s{0,16}[+&]\s{0,64}\1(?=[\w@.\- ])""")
 _LETTER_BY_LETTER: Final = re.compile(r"(?<![^\s\"'(\[:=])[^\s]([ _|*\u00b7\u2022.,;/\-])(?:[^\s]\1){7,}+[^\s]?")
 _QUOTES: Final = bytes(0x71 if chr(code) in "\"'" else 0x70 if chr(code) in "+&" else 0x20 for code in range(256))
