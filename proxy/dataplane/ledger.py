@@ -321,7 +321,7 @@ class Ledger:
         if lease is None or not lease.repairs or lease.lock.locked():
             return
         async with lease.lock:
-            held = (await self._store.leased_by(self.holder)).get(key, 0)
+            held = await self._store.leased(key[0], day=key[1], month=key[2], holder=self.holder)
             known = lease.available + lease.reserved + self._tallies.get(key, Tally()).spent
             if held > known:
                 self._entries += 1

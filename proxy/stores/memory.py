@@ -151,6 +151,9 @@ class MemoryBudgetStore:
     async def spend(self, app: str, *, period: str) -> int:
         return self._spend[app, period]
 
+    async def leased(self, app: str, *, day: str, month: str, holder: str) -> int:
+        return self._leases[app, day, month, holder]
+
     async def leased_by(self, holder: str) -> Mapping[tuple[str, str, str], int]:
         return {key[:3]: amount for key, amount in self._leases.items() if key[3] == holder and amount > 0}
 

@@ -90,6 +90,9 @@ class BudgetStore(Protocol):
         id only rise: one that is not above the last applied is taken for a repetition."""
 
     async def spend(self, app: str, *, period: str) -> int: ...
+    async def leased(self, app: str, *, day: str, month: str, holder: str) -> int:
+        """One worker's open lease of one app, nano-dollars."""
+
     async def leased_by(self, holder: str) -> Mapping[tuple[str, str, str], int]:
         """Open leases of one worker: (app, day, month) -> nano-dollars. For cleaning up after a crash."""
 

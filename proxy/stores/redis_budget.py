@@ -126,12 +126,15 @@ class RedisBudgetStore:
     async def spend(self, app: str, *, period: str) -> int:
         return as_int(await self._link.run("GET", _key(app, "spend", period)))
 
+    async def leased(self, app: str, *, day: str, month: str, holder: str) -> int:
+        return as_int(await self._link.run("GET", _key(app, "lease", day, month, holder)))
+
     async def leased_by(self, holder: str) -> Mapping[tuple[str, str, str], int]:
         members = as_list(await self._link.run("SMEMBERS", _holder_key(holder)))
         open_leases: dict[tuple[str, str, str], int] = {}
         for member in map(as_text, members):
             day, month, app = _three(member)
-            held = as_int(await self._link.run("GET", _key(app, "lease", day, month, holder)))
+            held = await self.leased(app, day=day, month=month, holder=holder)
             if held > 0:
                 open_leases[app, day, month] = held
         return open_leases

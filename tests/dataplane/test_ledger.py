@@ -31,6 +31,7 @@ from proxy.stores.link import RedisLink
 from proxy.stores.memory import MemoryBudgetStore
 from proxy.stores.open import Store
 from proxy.stores.ports import Grant, StoreUnavailable
+from proxy.stores.redis_budget import RedisBudgetStore
 from tests.stores.kit import over, store_url, until, valkey
 
 __all__ = ["store_url", "valkey"]
@@ -632,6 +633,33 @@ def test_a_lost_grant_is_found_and_returned(paths: Paths) -> None:
         assert await store.leased_by("w1") == {}
 
     asyncio.run(scenario())
+
+
+def test_the_leases_of_many_apps_are_repaired_one_by_one(paths: Paths, valkey: str) -> None:
+    """After an outage the store is asked about each lease, not for each lease about all."""
+
+    async def scenario(_store: Store) -> None:
+        asked: list[str] = []
+
+        class Watched(RedisBudgetStore):
+            async def leased(self, app: str, **which: Any) -> int:
+                asked.append(app)
+                return int(await super().leased(app, **which))
+
+            async def leased_by(self, holder: str) -> Any:
+                raise AssertionError(holder)
+
+        link = RedisLink(valkey)
+        ledger = Ledger(Watched(link), paths, "w1")
+        for n in range(20):
+            await reserve(ledger, 10, policy(f"a{n}"))
+        for lease in ledger._leases.of.values():
+            lease.repairs = 1
+        await ledger.flush(NOW_S)
+        assert sorted(asked) == sorted(f"a{n}" for n in range(20))
+        await link.aclose()
+
+    over(valkey, scenario)
 
 
 def test_a_client_that_leaves_while_the_store_is_asked_leaks_nothing(paths: Paths) -> None:

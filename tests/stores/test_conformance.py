@@ -150,6 +150,8 @@ def test_numbers_of_one_entry_rise_and_repetitions_do_nothing(store_url: str) ->
         await budget.settle("a", **settle_args(100, 0, "another"))
         assert await budget.spend("a", period="2026-11-24") == 10 + 20 + 1 + 100
         assert (await budget.leased_by("w1"))["a", "2026-11-24", "2026-11"] == 1000 - 131
+        assert await budget.leased("a", **PERIOD, holder="w1") == 1000 - 131
+        assert await budget.leased("a", **PERIOD, holder="w2") == 0
         rows = await budget.usage(since="2026-11-24", until="2026-11-24", app="a")
         assert [row["requests"] for row in rows] == [3]
 
