@@ -1,6 +1,7 @@
 """Audit records for verbs: where they are, the keys that check them, and one line of text for each."""
 
 import argparse
+import heapq
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -11,7 +12,7 @@ from proxy.audit import for_terminal
 from proxy.cli import CliError
 from proxy.cli._keys import load_root
 from proxy.keys.root import AUDIT_CHAIN
-from proxy.sinks._reader import newest_first
+from proxy.sinks._reader import newest_first, oldest_first
 from proxy.sinks.file import UnsafeAuditFile, open_directory, writers
 
 
@@ -42,6 +43,18 @@ def records(args: argparse.Namespace, *, since_s: float = 0.0, having: bytes = b
     for writer in writers(directory):
         for record in newest_first(directory, writer, keys, since_s=since_s, having=having):
             yield record.fields
+
+
+def exchanges_in_order(args: argparse.Namespace, *, since_s: float = 0.0) -> Iterator[Mapping[str, Any]]:
+    """Fields of the genuine terminal records of all writers: each chain in its order, the chains merged by time."""
+    directory, keys = audit_directory(args), chain_keys(args)
+
+    def terminals(writer: str) -> Iterator[Mapping[str, Any]]:
+        records = oldest_first(directory, writer, keys, since_s=since_s)
+        return (record.fields for record in records if record.fields.get("kind") == "terminal")
+
+    chains = (terminals(writer) for writer in writers(directory))
+    return heapq.merge(*chains, key=lambda fields: str(fields.get("time")))
 
 
 def time_of(fields: Mapping[str, Any]) -> float:

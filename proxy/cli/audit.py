@@ -1,10 +1,10 @@
-"""`egress audit verify|show|tail`: the tamper-evident trail."""
+"""`egress audit verify|show|tail|export`: the tamper-evident trail."""
 
 import argparse
 import heapq
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from proxy.audit_chain import SUPERVISOR, ChainReport, Head, Problem, Vouched, c
 from proxy.cli import CliError, Verb
 from proxy.cli._keys import actions, parse_duration
 from proxy.cli._out import show
-from proxy.cli._trail import audit_directory, chain_keys, line, records, time_of
+from proxy.cli._trail import audit_directory, chain_keys, exchanges_in_order, line, records, time_of
+from proxy.ocsf import activity
 from proxy.sinks._reader import Follower, segments
 from proxy.sinks.file import UnsafeAuditFile, writers
 
 _FILTERS = ("app", "outcome", "code", "id")
 _POLL_S = 0.3
+_FORMATS: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {"ocsf": activity, "json": dict}
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +43,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         printing.add_argument("--since", metavar="DURATION", help="not older than this, like 2h or 7d")
         printing.add_argument("--events", action="store_true", help="the trail's remarks about itself, too")
 
+    export = action("export", "print every exchange's record, as it comes to its end, one JSON line each")
+    _add_directory(export, default=argparse.SUPPRESS)
+    export.add_argument(
+        "--format",
+        choices=sorted(_FORMATS),
+        default="ocsf",
+        help="ocsf: HTTP Activity (default); json: as stored",
+    )
+    for each in _FILTERS:
+        export.add_argument(f"--{each}", help=f"only records with this {each}")
+    export.add_argument("--since", metavar="DURATION", help="not older than this, like 2h or 7d")
+
 
 def _add_directory(parser: argparse.ArgumentParser, *, default: object) -> None:
     """Before or after the action's name, as people write it."""
@@ -51,7 +65,7 @@ def _add_directory(parser: argparse.ArgumentParser, *, default: object) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        return {"verify": _verify, "show": _show, "tail": _tail}[args.action](args)
+        return {"verify": _verify, "show": _show, "tail": _tail, "export": _export}[args.action](args)
     except UnsafeAuditFile as error:
         raise CliError("the audit trail is not safe to read", str(audit_directory(args)), str(error)) from None
 
@@ -138,6 +152,10 @@ def _chain_facts(report: ChainReport) -> dict[str, Any]:
 def _wanted(args: argparse.Namespace, fields: Mapping[str, Any]) -> bool:
     if fields.get("kind") == "event" and not args.events:
         return False
+    return _matches(args, fields)
+
+
+def _matches(args: argparse.Namespace, fields: Mapping[str, Any]) -> bool:
     return all(getattr(args, name) in (None, str(fields.get(name))) for name in _FILTERS)
 
 
@@ -157,6 +175,15 @@ def _newest(args: argparse.Namespace) -> list[Mapping[str, Any]]:
 def _show(args: argparse.Namespace) -> int:
     for fields in _newest(args):
         _print(args, fields)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    since_s = time.time() - parse_duration(args.since) if args.since else 0.0
+    shape = _FORMATS[args.format]
+    for fields in exchanges_in_order(args, since_s=since_s):
+        if time_of(fields) >= since_s and _matches(args, fields):
+            print(json.dumps(shape(fields)))
     return 0
 
 

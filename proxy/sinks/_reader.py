@@ -121,6 +121,15 @@ def newest_first(
                 yield record
 
 
+def oldest_first(directory: Path, writer: str, keys: Mapping[str, bytes], *, since_s: float = 0.0) -> Iterator[Record]:
+    """Genuine records of one writer in their order, from the first file that was written to after `since_s`."""
+    for segment in segments(directory, writer):
+        key = segment_key(segment.first, keys)
+        if key is not None and (directory / segment.name).stat().st_mtime >= since_s:
+            lines = split_lines(segment.name, segment.read())
+            yield from (record for line in lines if (record := read_record(line, key)) is not None)
+
+
 class Follower:
     """Hands out the genuine records that were added to a directory since the last call; starts at its present end."""
 

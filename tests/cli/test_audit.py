@@ -167,3 +167,17 @@ def test_tail_follows(paths: Paths, root: RootKey) -> None:
         assert json.loads(tail.stdout.readline())["id"] == "fresh"
         tail.send_signal(signal.SIGINT)
     assert tail.returncode == 130
+
+
+def test_export(run: Run, paths: Paths, root: RootKey) -> None:
+    """One line for each exchange, oldest first: as events of OCSF, or as stored."""
+    _trail(paths, root)
+    stored = [json.loads(line) for line in run("audit", "export", "--format", "json").out.splitlines()]
+    assert len(stored) == 20
+    assert [one["time"] for one in stored] == sorted(one["time"] for one in stored)
+    events = [json.loads(line) for line in run("audit", "export").out.splitlines()]
+    assert [one["metadata"]["uid"] for one in events] == [one["id"] for one in stored]
+    assert {(one["class_uid"], one["action_id"], one["disposition_id"]) for one in events} == {(4002, 1, 1)}
+    of_app = run("audit", "export", "--app", "a").out.splitlines()
+    assert {json.loads(line)["src_endpoint"]["name"] for line in of_app} == {"a"}
+    assert len(run("audit", "export", "--since", "55s").out.splitlines()) < 20

@@ -236,14 +236,21 @@ def bench_command() -> list[str]:
 
 @procedure("AUD-12")
 def ocsf(bench: Bench) -> None:
-    """What `egress audit show` exports is an OCSF HTTP Activity."""
+    """Every exchange is exported as an OCSF HTTP Activity with the outcome that it had (schema: tests/audit)."""
     _written(bench, 2)
-    lines = bench.world.cli("audit", "show", "--json", "--last", "2").stdout.splitlines()
-    records = [json.loads(line) for line in lines]
-    bench.check(records, "nothing is exported")
-    for one in records:
-        missing = [name for name in ("class_uid", "action_id", "disposition_id") if name not in one]
-        bench.check(not missing and one.get("class_uid") == 4002, f"no HTTP Activity: {', '.join(missing)} missing")
+    request(bench, "GET http://evil.test/x HTTP/1.1\r\nHost: evil.test\r\nConnection: close\r\n\r\n")
+    _written(bench, 1)
+    stored = [json.loads(line) for line in bench.world.cli("audit", "export", "--format", "json").stdout.splitlines()]
+    events = [json.loads(line) for line in bench.world.cli("audit", "export").stdout.splitlines()]
+    outcomes = {one["id"]: one["outcome"] for one in stored}
+    bench.check(len(stored) >= 4 and "denied" in outcomes.values(), f"only {len(stored)} records are exported")
+    bench.check([one["metadata"]["uid"] for one in events] == list(outcomes), "other exchanges are exported")
+    for one in events:
+        kind = one["class_uid"], one["category_uid"], one["type_uid"]
+        bench.check(kind == (4002, 4, 400200 + one["activity_id"]), f"no HTTP Activity: {kind}")
+        wanted = {"allowed": {(1, 1), (4, 11)}, "denied": {(2, 2)}, "aborted": {(1, 1)}, "error": {(2, 27)}}
+        told = one["action_id"], one["disposition_id"]
+        bench.check(told in wanted[outcomes[one["metadata"]["uid"]]], f"{outcomes[one['metadata']['uid']]} is {told}")
 
 
 @procedure("AUD-13")
