@@ -71,6 +71,12 @@ def _shape(word: str) -> str:
     if not word.isascii():
         first = "X" if word[:1].isupper() else "x" if word[:1].isalpha() else "0"
         return "u" + first + ("d" if any(char.isdigit() for char in word) else "")
+    if word.isalpha():
+        first = "X" if word[0].isupper() else "x"
+        if word.islower() or word.isupper():
+            return first * min(2, len(word))
+        if word[1:].islower():
+            return first + "x" * min(2, len(word) - 1)
     for pattern, short in _RUNS:
         word = pattern.sub(short, word)
     return word[:10]
@@ -140,21 +146,15 @@ def parts_of(text: str) -> list[str]:
 def scores(words: Array, gaps: Array, bias: float) -> Array:
     """Log-odds per word from the contributions of words [n, POSITIONS] and the n - 1 gaps between them."""
     size = len(words)
-    total = np.full(size, bias, np.float32)
-    for position in range(POSITIONS):
-        shift = position - NEIGHBOURS
-        _add(total, words[:, position], shift)
-        # A gap belongs to the word on its right as position 0, to the one on its left as 1, and so on.
-        _add(total, gaps[:, position], shift + 1)
+    rows = np.zeros((size + 2 * NEIGHBOURS, POSITIONS), np.float32)
+    rows[NEIGHBOURS : NEIGHBOURS + size] = words
+    # A gap belongs to the word on its right as position 0, to the one on its left as 1, and so on.
+    rows[NEIGHBOURS + 1 : NEIGHBOURS + size] += gaps
+    # The word at i gets position p of row i + 4 - p: a slanted view of the array.
+    step, back = rows.strides[0], rows.strides[1] - rows.strides[0]
+    slanted = np.ndarray((size, POSITIONS), np.float32, rows, 2 * NEIGHBOURS * step, (step, back))
+    total: Array = slanted.sum(1) + np.float32(bias)
     return total
-
-
-def _add(total: Array, values: Array, shift: int) -> None:
-    """total[i + shift] += values[i]"""
-    source = values[max(0, -shift) : len(total) - shift if shift > 0 else len(values)]
-    start = max(0, shift)
-    stop = min(len(total), start + len(source))
-    total[start:stop] += source[: stop - start]
 
 
 def regions(text: str, threshold: float = THRESHOLD, width: int = WIDTH_WORDS) -> list[tuple[int, int]]:

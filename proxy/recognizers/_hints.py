@@ -1,12 +1,12 @@
 """Which of several patterns could match a text, by pieces of text of which each needs one: one pass for all."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Final
 
 from ahocorasick_rs import AhoCorasick
 
-from proxy.recognizers.base import mentions
+from proxy.recognizers.base import folds_oddly
 
 
 class Hints:
@@ -21,18 +21,38 @@ class Hints:
     def stretches(self, text: str, before: int, after: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         """Each pattern that could match and where: disjoint stretches in order, `before` characters in front of where
         a piece begins to `after` behind it. A pattern's matches must fit."""
-        if mentions(text, ()):
+        if folds_oddly(text):
             yield from ((row, [(0, len(text))]) for row in range(len(self._needed)))
             return
+        hits = self._automaton.find_matches_as_indexes(text.lower(), overlapping=True)
+        if not hits:
+            return
         places: defaultdict[int, list[int]] = defaultdict(list)
-        for piece, start, _ in self._automaton.find_matches_as_indexes(text.lower(), overlapping=True):
+        for piece, start, _ in hits:
             for row in self._rows[piece]:
                 places[row].append(start)
         for row in sorted(places):
-            yield row, list(_joined(sorted(places[row]), before, after))
+            yield row, list(joined(sorted(places[row]), before, after))
+
+    def rows(self, text: str) -> Set[int]:
+        """Patterns that could match; none that needs nothing."""
+        if folds_oddly(text):
+            return {row for row, needed in enumerate(self._needed) if needed}
+        hits = {piece for piece, _, _ in self._automaton.find_matches_as_indexes(text.lower(), overlapping=True)}
+        return {row for piece in hits for row in self._rows[piece]}
 
 
-def _joined(places: Iterable[int], before: int, after: int) -> Iterator[tuple[int, int]]:
+def holds(text: str, pieces: AhoCorasick) -> bool:
+    """Whether one of the pieces occurs, as it is written."""
+    try:
+        return bool(pieces.find_matches_as_indexes(text))
+    except UnicodeEncodeError:
+        # A lone surrogate: the automaton reads UTF-8.
+        return True
+
+
+def joined(places: Iterable[int], before: int, after: int) -> Iterator[tuple[int, int]]:
+    """Disjoint stretches around ascending places."""
     first = last = -1
     for place in places:
         start = max(0, place - before)

@@ -23,6 +23,7 @@ _GAPS: Final = {
     "LOCATION": re.compile(r"[ ,.\-/#\t]{0,3}|,?[ ]?\r?\n[ ]?|,?[ ][A-Z]{2},?[ ]"),
 }
 _MAX_GAP_CHARS: Final = 6
+_FIRST: Final = np.zeros(1, np.int64)
 
 
 class Word(NamedTuple):
@@ -53,14 +54,13 @@ def words(pieces: Array, word_ids: Array, offsets: Array) -> list[Word]:
     """Means over the pieces of each word, as words. `pieces` [n, kinds], `word_ids` [n] ascending, `offsets` [n, 2]."""
     if not len(word_ids):
         return []
-    first = np.flatnonzero(np.diff(word_ids, prepend=-1))
-    counts = np.diff(np.append(first, len(word_ids)))
-    means = np.add.reduceat(pieces, first) / counts[:, None]
+    ends = np.append(word_ids[1:] != word_ids[:-1], True).nonzero()[0] + 1
+    first = np.concatenate([_FIRST, ends[:-1]])
+    means = np.add.reduceat(pieces, first) / (ends - first)[:, None]
     kinds = means.argmax(-1)
-    starts, ends = offsets[first, 0], offsets[first + counts - 1, 1]
-    interesting = np.flatnonzero(kinds)
     return [
-        Word(int(starts[at]), int(ends[at]), int(kinds[at]), float(means[at, kinds[at]])) for at in interesting.tolist()
+        Word(int(offsets[first[at], 0]), int(offsets[ends[at] - 1, 1]), int(kinds[at]), float(means[at, kinds[at]]))
+        for at in kinds.nonzero()[0].tolist()
     ]
 
 

@@ -5,7 +5,7 @@ with a context word beside it (`CONTEXT_RAISE`). Findings carry offsets only; th
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
@@ -80,12 +80,21 @@ class Recognizer:
     custom: bool = False
 
 
+def digit_runs(text: str) -> Iterator[tuple[int, int]]:
+    """Stretches that hold nine or more digits with at most five other characters between two of them, and what follows
+    each as far as a look ahead goes. Far cheaper than a pattern for a long number, which must lie within one."""
+    for run in _DIGIT_RUN.finditer(text):
+        yield run.start(), min(len(text), run.end() + _LOOK_AHEAD_CHARS)
+
+
 def has_digit(text: str) -> bool:
     """Trigger of everything that is made of digits (ASCII; other scripts are normalised before)."""
     return _DIGIT.search(text) is not None
 
 
 _DIGIT: Final = re.compile(r"[0-9]")
+_DIGIT_RUN: Final = re.compile(r"[0-9](?:[^0-9]{0,5}[0-9]){8,}")
+_LOOK_AHEAD_CHARS: Final = 8
 _FOLDS_ODDLY: Final = re.compile("[\u0130\u0131\u017f\u212a\ud800-\udfff]")
 """What `re` takes for ASCII letters where case does not matter, and `str.lower` does not make them; and what an
 automaton over UTF-8 cannot read."""
@@ -94,7 +103,12 @@ automaton over UTF-8 cannot read."""
 def mentions(text: str, parts: Iterable[str]) -> bool:
     """Whether a pattern that ignores case and needs one of `parts` (lower case) could match. Far cheaper than it."""
     lower = text.lower()
-    return any(part in lower for part in parts) or (not text.isascii() and _FOLDS_ODDLY.search(text) is not None)
+    return any(part in lower for part in parts) or folds_oddly(text)
+
+
+def folds_oddly(text: str) -> bool:
+    """Whether it holds what a pattern that ignores case takes for other letters than `str.lower` makes of it."""
+    return not text.isascii() and _FOLDS_ODDLY.search(text) is not None
 
 
 @lru_cache(maxsize=512)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from proxy.model import Finding
-from proxy.recognizers.base import SURE, WITH_CONTEXT_ONLY, Recognizer, has_digit, luhn
+from proxy.recognizers.base import SURE, WITH_CONTEXT_ONLY, Recognizer, digit_runs, has_digit, luhn
 
 _ISSUERS: Final[tuple[tuple[int, int, frozenset[int]], ...]] = (
     # first prefix, last prefix, lengths; from the issuers' published BIN ranges
@@ -82,7 +82,7 @@ def _is_fraction(text: str, start: int, sizes: tuple[int, ...]) -> bool:
 
 
 def _find(text: str) -> Iterator[Finding]:
-    for run in _RUN.finditer(text):
+    for run in (run for start, end in digit_runs(text) for run in _RUN.finditer(text, start, end)):
         if run.end() - run.start() < _MIN_DIGITS:
             continue
         groups = [group.span() for group in _GROUP.finditer(text, run.start(), run.end())]

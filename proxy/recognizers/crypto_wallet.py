@@ -8,9 +8,10 @@ from proxy.model import Finding
 from proxy.recognizers.base import SURE, WITH_CONTEXT_ONLY, Recognizer, has_digit
 from proxy.recognizers.private_key import base58check
 
-_BASE58: Final = re.compile(r"(?<![A-Za-z0-9])[13LMDTrtX][1-9A-HJ-NP-Za-km-z]{25,34}(?![A-Za-z0-9])")
-_BECH32: Final = re.compile(r"(?<![A-Za-z0-9])((?:bc|tb|ltc)1)([02-9ac-hj-np-z]{38,87})(?![A-Za-z0-9])", re.IGNORECASE)
-_ETHEREUM: Final = re.compile(r"(?<![A-Za-z0-9])0x[0-9a-fA-F]{40}(?![A-Za-z0-9])")
+_RUN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{26,}")
+_BASE58: Final = re.compile(r"[13LMDTrtX][1-9A-HJ-NP-Za-km-z]{25,34}")
+_BECH32: Final = re.compile(r"((?:bc|tb|ltc)1)([02-9ac-hj-np-z]{38,87})", re.IGNORECASE)
+_ETHEREUM: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 _CHARSET: Final = {char: value for value, char in enumerate("qpzry9x8gf2tvdw0s3jn54khce6mua7l")}
 _GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _CONSTANTS: Final = frozenset({1, 0x2BC830A3})
@@ -30,16 +31,20 @@ def bech32(prefix: str, data: str) -> bool:
 
 
 def _find(text: str) -> Iterator[Finding]:
-    for match in _BASE58.finditer(text):
-        if base58check(match[0]):
-            yield Finding("CRYPTO", match.start(), match.end(), SURE, "crypto_wallet")
-    for match in _BECH32.finditer(text):
-        one_case = match[0] in {match[0].lower(), match[0].upper()}
-        if one_case and bech32(match[1][:-1].lower(), match[2].lower()):
-            yield Finding("CRYPTO", match.start(), match.end(), SURE, "crypto_wallet")
-    for match in _ETHEREUM.finditer(text):
-        if len(set(match[0][2:].lower())) > 4:
-            yield Finding("CRYPTO", match.start(), match.end(), WITH_CONTEXT_ONLY, "crypto_wallet")
+    for run in _RUN.finditer(text):
+        if _wallet(run[0]):
+            yield Finding("CRYPTO", run.start(), run.end(), SURE, "crypto_wallet")
+        elif _ETHEREUM.fullmatch(run[0]) and len(set(run[0][2:].lower())) > 4:
+            yield Finding("CRYPTO", run.start(), run.end(), WITH_CONTEXT_ONLY, "crypto_wallet")
+
+
+def _wallet(run: str) -> bool:
+    """Whether its checksum is right."""
+    if _BASE58.fullmatch(run):
+        return base58check(run)
+    match = _BECH32.fullmatch(run)
+    one_case = run in {run.lower(), run.upper()}
+    return match is not None and one_case and bech32(match[1][:-1].lower(), match[2].lower())
 
 
 RECOGNIZER: Final = Recognizer(

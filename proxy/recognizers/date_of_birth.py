@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from proxy.model import Finding
-from proxy.recognizers.base import LIKELY, Recognizer, has_digit, mentions
+from proxy.recognizers._hints import Hints
+from proxy.recognizers.base import LIKELY, Recognizer, has_digit
 
 _MONTH: Final = (
     r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mär|mai|okt|dez|ene|abr|ago|dic|janv|févr|avr|juin|juil|août|"
@@ -26,15 +27,20 @@ _BORN: Final = re.compile(
     rf"(?<![^\W\d_]){_CUE}[\"']?(?:[ ]?(?:is|was|ist|es|est|è|é)\b)?[\s:=\"'(,\-]{{0,6}}{_DATE}", re.IGNORECASE
 )
 _NEEDED: Final = ("birth", "dob", "d.o", "do.b", "born", "geb", "nac", "naiss", "né", "nas", "nato", "nata")
+_HINTS: Final = Hints([_NEEDED])
+_BEFORE_CHARS: Final = 32
+_AFTER_CHARS: Final = 128
+"""More than a cue in front of what it needs, and than the rest of it with a date."""
 
 
 def _find(text: str) -> Iterator[Finding]:
-    for match in _BORN.finditer(text):
+    places = (place for _, stretches in _HINTS.stretches(text, _BEFORE_CHARS, _AFTER_CHARS) for place in stretches)
+    for match in (match for start, end in places for match in _BORN.finditer(text, start, end)):
         yield Finding("DATE_OF_BIRTH", match.start("date"), match.end("date"), LIKELY, "date_of_birth")
 
 
 def _trigger(text: str) -> bool:
-    return has_digit(text) and mentions(text, _NEEDED)
+    return has_digit(text)
 
 
 RECOGNIZER: Final = Recognizer(

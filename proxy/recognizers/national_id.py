@@ -6,6 +6,7 @@ check digits. Numbers of a telling form (letters in fixed places and a check cha
 
 import importlib
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +15,16 @@ from typing import Final
 from ahocorasick_rs import AhoCorasick
 
 from proxy.model import Finding
-from proxy.recognizers.base import LIKELY, SURE, Recognizer, has_digit, near
+from proxy.recognizers._hints import joined
+from proxy.recognizers.base import (
+    CONTEXT_AFTER_CHARS,
+    CONTEXT_BEFORE_CHARS,
+    LIKELY,
+    SURE,
+    Recognizer,
+    has_digit,
+    near,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,28 +112,40 @@ def _inside_word(text: str, start: int, end: int) -> bool:
     return text[max(0, start - 1) : start].isalpha() or text[end : end + 1].isalpha()
 
 
-def _rows(text: str) -> list[int]:
-    """Rows that could find something: their word is there, or they need none and a number has a telling form."""
+def _rows(text: str) -> Iterator[tuple[int, int, int]]:
+    """Rows that could find something, and where: around their words, or everywhere what needs none."""
     automaton, rows = _by_word()
     # A lone surrogate (JSON can escape one) has no UTF-8, which the automaton reads.
     lower = text.lower().encode("utf-8", "replace").decode()
-    hits = automaton.find_matches_as_indexes(lower, overlapping=True)
-    spoken = {which for which, start, end in hits if not _inside_word(lower, start, end)}
-    wanted = {row for which in spoken for row in rows[which]}
-    if _TELLING.search(text):
-        wanted.update(row for row, kind in enumerate(KINDS) if kind.alone)
-    return sorted(wanted)
+    everywhere = len(lower) != len(text)
+    spoken: defaultdict[int, list[int]] = defaultdict(list)
+    for which, start, end in automaton.find_matches_as_indexes(lower, overlapping=True):
+        if not _inside_word(lower, start, end):
+            for row in rows[which]:
+                spoken[row].append(start)
+    telling = _TELLING.search(text) is not None
+    for row, kind in enumerate(KINDS):
+        if (row in spoken and (kind.alone or everywhere)) or (kind.alone and telling):
+            yield row, 0, len(text)
+        elif row in spoken:
+            for start, end in joined(sorted(spoken[row]), _BEFORE_CHARS, _AFTER_CHARS):
+                yield row, start, end
 
 
 def _find(text: str) -> Iterator[Finding]:
-    for kind, pattern, valid in (_compiled()[row] for row in _rows(text)):
-        for match in pattern.finditer(text):
+    for row, start, end in _rows(text):
+        kind, pattern, valid = _compiled()[row]
+        for match in pattern.finditer(text, start, end):
             supported = near(text, match.start(), match.end(), kind.context)
             if (supported or kind.alone) and len(set(match[0])) > 2 and valid(match[0].replace(" ", "")):
                 score = SURE if supported else LIKELY
                 yield Finding(kind.entity, match.start(), match.end(), score, "national_id")
 
 
+_LONGEST_CHARS: Final = 32
+"""More than the longest number, and the longest word beside it."""
+_BEFORE_CHARS: Final = CONTEXT_AFTER_CHARS + _LONGEST_CHARS
+_AFTER_CHARS: Final = CONTEXT_BEFORE_CHARS + 3 * _LONGEST_CHARS
 _TELLING: Final = re.compile(r"[0-9]-?[A-Z]\b|756\.?[0-9]|[0-9]{6}[-+A-Y][0-9]{3}")
 
 

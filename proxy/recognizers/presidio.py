@@ -10,6 +10,7 @@ from functools import cache
 from typing import Final
 
 from proxy.model import Finding
+from proxy.recognizers._hints import Hints
 from proxy.recognizers._presidio_in import Patterns
 from proxy.recognizers.base import (
     CONTEXT_AFTER_CHARS,
@@ -17,9 +18,7 @@ from proxy.recognizers.base import (
     ModelUnavailable,
     Recognizer,
     has_digit,
-    mentions,
     near,
-    word_pattern,
 )
 
 _LONGEST_CHARS: Final = 64
@@ -76,10 +75,11 @@ def _bounded(text: str, start: int, end: int) -> bool:
 
 def _finder(bridge: _Bridge) -> Callable[[str], Iterator[Finding]]:
     name = f"presidio:{bridge.class_name}"
+    hints = Hints([sorted(bridge.context)])
 
     def find(text: str) -> Iterator[Finding]:
         patterns = patterns_of(bridge.class_name)
-        for first, last in _stretches(text, bridge):
+        for first, last in _stretches(text, bridge, hints):
             for start, end, score in patterns.matches(text, first, last):
                 supported = not bridge.only_with_context or near(text, start, end, bridge.context)
                 if supported and _bounded(text, start, end):
@@ -88,25 +88,14 @@ def _finder(bridge: _Bridge) -> Callable[[str], Iterator[Finding]]:
     return find
 
 
-def _stretches(text: str, bridge: _Bridge) -> Iterator[tuple[int, int]]:
+def _stretches(text: str, bridge: _Bridge, hints: Hints) -> Iterator[tuple[int, int]]:
     """Where to look: everywhere, or only around context words where nothing counts without one."""
     if not bridge.only_with_context:
         yield 0, len(text)
         return
-    if not mentions(text, bridge.context):
-        return
-    first = last = -1
-    for word in word_pattern(bridge.context).finditer(text):
-        begin = max(0, word.start() - CONTEXT_AFTER_CHARS - _LONGEST_CHARS)
-        end = min(len(text), word.end() + CONTEXT_BEFORE_CHARS + _LONGEST_CHARS)
-        if first >= 0 and begin <= last:
-            last = end
-            continue
-        if first >= 0:
-            yield first, last
-        first, last = begin, end
-    if first >= 0:
-        yield first, last
+    before, after = CONTEXT_AFTER_CHARS + _LONGEST_CHARS, CONTEXT_BEFORE_CHARS + 2 * _LONGEST_CHARS
+    for _, stretches in hints.stretches(text, before, after):
+        yield from stretches
 
 
 def _loader(class_name: str) -> Callable[[], None]:

@@ -3,12 +3,16 @@ military box, a postcode after its name), then the words and numbers around it t
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from typing import Final
 
+from ahocorasick_rs import AhoCorasick
+
 from proxy.model import Finding
-from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer, has_digit, mentions
+from proxy.recognizers._hints import Hints, holds
+from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer, has_digit
 
 _NAME: Final = r"[^\W\d_a-zßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþ][\w'\u2019\-]{0,30}\.?"
 _PARTICLES: Final = frozenset(
@@ -121,7 +125,14 @@ _ANCHORS: Final = tuple(
         (rf"(?<!\w){_NUMBER}[ ]{_WORDS}(?=[,\n])", 0, WITH_CONTEXT_ONLY, ""),
     )
 )
-_NUMBERLESS: Final = _ANCHORS[1][0]
+_FROM_HOUSE: Final = (0, 3, 10, 11)
+_NUMBERLESS: Final = 1
+_STREET_FIRST: Final = 2
+"""Which of them begin with a house number, hold none, or may begin with the word for a street."""
+_HOUSE: Final = re.compile(rf"(?<!\w){_NUMBER},?[ ](?=[^\W\d_])")
+_HINTS: Final = Hints([hints for _, _, hints in _ANCHORS])
+_STREETS_FIRST: Final = _FIRST.strip("(?:)").replace("\\.", "").replace("?", "").split("|")
+_STREETS: Final = AhoCorasick([f"{word}{end}" for word in _STREETS_FIRST for end in (" ", ". ")])
 _DIGIT: Final = re.compile(r"[0-9]")
 _TOKEN_AFTER: Final = re.compile(r"(?:,?[ ]{1,3}|,?[ ]?\n[>#? ]{0,4},?[ ]?)([^\s,;:!?()]{1,40})")
 _TOKEN_BEFORE: Final = re.compile(r"([^\s;:!?()]{1,40})(?:[ ]{1,3}|[ ]?\n[>#? ]{0,4})\Z")
@@ -224,28 +235,51 @@ def _numbered(text: str) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def _matches(
-    text: str, stretches: Sequence[tuple[int, int, str]], pattern: re.Pattern[str], hints: tuple[str, ...]
-) -> Iterator[re.Match[str]]:
-    if pattern is _NUMBERLESS:
-        stretches = [(0, len(text), text)]
-    for start, end, part in stretches:
-        if not hints or mentions(part, hints):
-            yield from pattern.finditer(text, start, end)
+def _possible(text: str) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Anchors that could match and where: what begins with a house number is sought by `_from_houses`."""
+    stretches: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    for start, end in _numbered(text):
+        part = text[start:end]
+        for anchor in _HINTS.rows(part):
+            stretches[anchor].append((start, end))
+        if holds(part, _STREETS):
+            stretches[_STREET_FIRST].append((start, end))
+    if _NUMBERLESS in _HINTS.rows(text):
+        stretches[_NUMBERLESS] = [(0, len(text))]
+    yield from sorted(stretches.items())
+
+
+def _matches(text: str) -> Iterator[tuple[float, re.Match[str]]]:
+    """Matches of all anchors with their scores."""
+    houses = [house.start() for house in _HOUSE.finditer(text)]
+    for anchor in _FROM_HOUSE:
+        pattern, score, _ = _ANCHORS[anchor]
+        yield from ((score, match) for match in _from_houses(text, houses, pattern))
+    for anchor, stretches in _possible(text):
+        pattern, score, _ = _ANCHORS[anchor]
+        yield from ((score, match) for start, end in stretches for match in pattern.finditer(text, start, end))
+
+
+def _from_houses(text: str, houses: Sequence[int], pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    """As `finditer`, which would try at every character."""
+    last = 0
+    for house in houses:
+        match = pattern.match(text, house) if house >= last else None
+        if match is not None:
+            yield match
+            last = match.end()
 
 
 def _find(text: str) -> Iterator[Finding]:
-    stretches = [(start, end, text[start:end]) for start, end in _numbered(text)]
     # Several anchors end at the same place.
     extended = cache(partial(_extended_end, text))
-    for pattern, score, hints in _ANCHORS:
-        for match in _matches(text, stretches, pattern, hints):
-            start, end = match.span("value") if "value" in pattern.groupindex else match.span()
-            if _MONTHS.search(match[0]):
-                continue
-            unit = score == LIKELY and _UNIT.match(match[0].partition(" ")[0]) is not None
-            begin = min(start, _extended_start(text, start)) if unit else start
-            yield Finding("LOCATION", begin, extended(end), score, "street_address")
+    for score, match in _matches(text):
+        start, end = match.span("value") if "value" in match.re.groupindex else match.span()
+        if _MONTHS.search(match[0]):
+            continue
+        unit = score == LIKELY and _UNIT.match(match[0].partition(" ")[0]) is not None
+        begin = min(start, _extended_start(text, start)) if unit else start
+        yield Finding("LOCATION", begin, extended(end), score, "street_address")
 
 
 _STREET: Final = re.compile(r"Street|Avenue|Road|Lane|Boulevard|Square")

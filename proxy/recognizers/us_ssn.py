@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from proxy.model import Finding
-from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer, has_digit
+from proxy.recognizers.base import LIKELY, POSSIBLE, WITH_CONTEXT_ONLY, Recognizer, digit_runs, has_digit
 
 _DASHES: Final = "-\u2010\u2011\u2012\u2013\u2014\u2015"
 _GAP: Final = rf"[\s{_DASHES[1:]}.,_/*`~|\-]{{1,5}}"
@@ -23,16 +23,21 @@ def issued(area: str, group: str, serial: str) -> bool:
 
 
 def _find(text: str) -> Iterator[Finding]:
-    for match in _GROUPED.finditer(text):
+    for start, end in digit_runs(text):
+        yield from _within(text, start, end)
+
+
+def _within(text: str, start: int, end: int) -> Iterator[Finding]:
+    for match in _GROUPED.finditer(text, start, end):
         if issued(match[1], match[3], match[4]):
             dashed = not set(match[2]).isdisjoint(_DASHES)
             single = len(match[2]) == 1 and match[2] != ","
             score = LIKELY if dashed else POSSIBLE if single else WITH_CONTEXT_ONLY
             yield Finding("US_SSN", match.start(), match.end(), score, "us_ssn")
-    for match in _BARE.finditer(text):
+    for match in _BARE.finditer(text, start, end):
         if issued(match[1], match[2], match[3]) and len(set(match[0])) > 1:
             yield Finding("US_SSN", match.start(), match.end(), WITH_CONTEXT_ONLY, "us_ssn")
-    for match in _SPREAD.finditer(text):
+    for match in _SPREAD.finditer(text, start, end):
         digits = re.sub(r"[^0-9]", "", match[0])
         if issued(digits[:3], digits[3:5], digits[5:]) and len(set(digits)) > 1:
             yield Finding("US_SSN", match.start(), match.end(), WITH_CONTEXT_ONLY, "us_ssn")
