@@ -5,13 +5,15 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-from proxy.inspector.wire import VERSION, Decoder, Frame, WireError, encode, job_fields, policy_fields
+from proxy.inspector.wire import LARGE_BYTES, VERSION, Decoder, Frame, WireError, encode, job_fields, policy_fields
 from proxy.model import InspectJob
 
 BEAT_S: Final = 0.25
 HUNG_AFTER_S: Final = 1.5
-"""The inspector answers pings from a thread of its own even while it computes; silence this long means it is stopped
-or stuck. Below the 2 s after which a small job is given up, so that another inspector still gets its chance."""
+"""The inspector answers pings from a thread of its own even while it computes; silence this long means it is stopped,
+stuck, or held up by a scan on a busy machine. Below the 2 s after which a small job is given up, so that another
+inspector still gets its chance. A large job waits on: it may be what keeps the inspector busy, and asking again would
+only have it scanned twice. The supervisor ends a process that does not come back."""
 GREETING_S: Final = 2.0
 _BACKOFF_S: Final = (0.02, 0.05, 0.1, 0.25, 0.5)
 _JOB_COST_BYTES: Final = 2048
@@ -72,7 +74,8 @@ class Link:
         self.load_bytes = 0
         self._on_change = on_change
         self._wire: _Wire | None = None
-        self._waiting: dict[int, asyncio.Future[Frame]] = {}
+        self._greeted = False
+        self._waiting: dict[int, tuple[asyncio.Future[Frame], int]] = {}
         self._policies: set[str] = set()
         self._next_id = 0
         self._heard_s = 0.0
@@ -99,25 +102,36 @@ class Link:
             return False
         self._wire = wire
         self._heard_s = loop.time()
-        greeted = False
+        self._greeted = False
         try:
-            while not wire.closed.is_set() and loop.time() - self._heard_s < HUNG_AFTER_S:
+            while not wire.closed.is_set() and (loop.time() - self._heard_s < HUNG_AFTER_S or self._held_up()):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(BEAT_S):
                         await wire.closed.wait()
-                greeted = greeted or self.ready
                 self._write({"t": "ping"})
         finally:
             wire.abort()
             self._down()
-        return greeted
+        return self._greeted
+
+    def _held_up(self) -> bool:
+        """Lets small jobs go elsewhere and new ones too; True when large ones wait on."""
+        self._unready()
+        for future, size in self._waiting.values():
+            if size <= LARGE_BYTES and not future.done():
+                future.set_exception(LinkLost())
+        return any(size > LARGE_BYTES for _, size in self._waiting.values())
 
     def _down(self) -> None:
-        was_ready, self.ready, self._wire = self.ready, False, None
-        for future in self._waiting.values():
+        self._wire = None
+        self._unready()
+        for future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(LinkLost())
         self._waiting.clear()
+
+    def _unready(self) -> None:
+        was_ready, self.ready = self.ready, False
         if was_ready:
             self._on_change(self)
 
@@ -127,10 +141,12 @@ class Link:
             if frame.header["version"] != VERSION:
                 raise ValueError("another version")
             self.engine = str(frame.header["engine"])
+            self._greeted = True
+        if self._greeted and not self.ready:
             self.ready = True
             self._on_change(self)
-        elif frame.kind in {"done", "error"}:
-            future = self._waiting.get(frame.header["id"])
+        if frame.kind in {"done", "error"}:
+            future, _ = self._waiting.get(frame.header["id"], (None, 0))
             if future is not None and not future.done():
                 future.set_result(frame)
 
@@ -141,7 +157,7 @@ class Link:
 
     async def ask(self, job: InspectJob, digest: str, deadline_s: float) -> Frame:
         """The `done` frame. Raises LinkLost, InspectorError; when cancelled, tells the inspector to drop the job."""
-        if self._wire is None:
+        if self._wire is None or not self.ready:
             raise LinkLost
         cost = len(job.body) + _JOB_COST_BYTES
         self.load_bytes += cost
@@ -165,7 +181,7 @@ class Link:
             self._write(header, *keys.values())
             self._policies.add(digest)
         future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-        self._waiting[job_id] = future
+        self._waiting[job_id] = future, len(job.body)
         facts = {"t": "job", "id": job_id, "policy": digest, "deadline_ms": int(deadline_s * 1000)}
         try:
             self._write(facts | job_fields(job), job.placeholder_key, job.body)

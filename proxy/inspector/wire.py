@@ -29,6 +29,8 @@ VERSION: Final = 2
 MAX_HEADER_BYTES: Final = 16 << 20
 MAX_ATTACHMENTS_BYTES: Final = 256 << 20
 """A frame beyond these is nonsense: bodies are limited to far less by `limits.max_body`."""
+LARGE_BYTES: Final = 64 << 10
+"""A body above this has a queue of its own, and is waited for where a small one is asked again elsewhere."""
 
 _LENGTHS: Final = struct.Struct(">II")
 

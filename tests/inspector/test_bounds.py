@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -10,15 +14,15 @@ import pytest
 
 from proxy.bodies.views import unicode
 from proxy.errors import Denied
-from proxy.inspector import server
+from proxy.inspector import link, server
 from proxy.inspector.client import InspectorClient
 from proxy.inspector.indexes import Indexes
-from proxy.inspector.wire import VERSION, Decoder, encode
+from proxy.inspector.wire import LARGE_BYTES, VERSION, Decoder, encode, verdict_frame
 from proxy.model import Finding, Inspection, InspectJob
 from proxy.recognizers.base import Recognizer
 from proxy.recognizers.engine import Engine
 from proxy.recognizers.rampart import BATCH_TOKENS
-from tests.inspector.conftest import client, job
+from tests.inspector.conftest import ROOT, client, job
 
 
 @contextlib.asynccontextmanager
@@ -109,6 +113,100 @@ def test_a_job_that_ends_every_inspector_is_denied_after_the_second(socket_dir: 
         assert len(killed) == 2
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("size", "times"), [(LARGE_BYTES + 1, 1), (LARGE_BYTES, 2)])
+def test_an_inspector_that_is_held_up_is_asked_again_for_small_jobs_alone(
+    socket_dir: Path, monkeypatch: pytest.MonkeyPatch, size: int, times: int
+) -> None:
+    monkeypatch.setattr(link, "HUNG_AFTER_S", 0.3)
+    monkeypatch.setattr(link, "BEAT_S", 0.02)
+    path = str(socket_dir / f"held-up-{size}.sock")
+    asked_for: list[int] = []
+    held_back: list[tuple[asyncio.StreamWriter, list[bytes]]] = []
+    first: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def say(what: list[bytes]) -> None:
+            if asked_for and writer in first:
+                held_back.append((writer, what))
+            else:
+                writer.writelines(what)
+
+        first.extend([] if first else [writer])
+        say(encode({"t": "hello", "version": VERSION, "engine": "e"}))
+        decoder = Decoder()
+        while data := await reader.read(1 << 16):
+            for frame in decoder.feed(data):
+                if frame.kind == "job":
+                    asked_for.append(frame.header["id"])
+                    say(verdict_frame(frame.header["id"], Inspection("allow"), keep=True))
+                elif frame.kind == "ping":
+                    say(encode({"t": "pong"}))
+        writer.close()
+
+    async def run() -> None:
+        listener = await asyncio.start_unix_server(serve, path)
+        async with client(path, deadline_s=60.0) as asked:
+            working = asyncio.ensure_future(asked.inspect(job("x" * size)))
+            while asked.ready:  # noqa: ASYNC110 - the client tells when it is ready, not when it no longer is
+                await asyncio.sleep(0.01)
+            first.clear()
+            for writer, what in held_back:
+                if not writer.is_closing():
+                    writer.writelines(what)
+            assert (await working).action == "allow"
+            await asyncio.wait_for(asked.wait_ready(), 10)
+        listener.close()
+        assert len(asked_for) == times
+
+    asyncio.run(run())
+
+
+def test_a_job_is_overdue_by_what_it_computes_not_by_what_others_take() -> None:
+    work = server._Work(1, job(), end_s=0, limit_s=5.0)
+    assert not work.overdue(1e9)
+    work.clock, work.started_s = time.CLOCK_THREAD_CPUTIME_ID, 100.0
+    work.started_cpu_s = time.thread_time()
+    assert not work.overdue(105.0)
+    assert not work.overdue(100.0 + 5.0 * server.WAITING)
+    assert work.overdue(100.1 + 5.0 * server.WAITING)
+    work.started_cpu_s -= 5.1
+    assert not work.overdue(105.0)
+    assert work.overdue(105.1)
+
+
+SPINS = """
+import asyncio, re, sys, os
+from proxy.inspector import link, server
+from proxy.inspector.indexes import Indexes
+server.STUCK_CPU_S = 0.5
+def judge(job):
+    print("begun", file=sys.stderr, flush=True)
+    re.match(r"(a+)+$", "a" * 60 + "b")
+asyncio.run(server.serve(sys.argv[1], judge, Indexes([]), os.getppid()))
+"""
+
+
+def test_an_inspector_whose_loop_does_not_come_back_ends_itself(socket_dir: Path) -> None:
+    path = str(socket_dir / "spins.sock")
+    process = subprocess.Popen([sys.executable, "-c", SPINS, path], stderr=subprocess.PIPE, cwd=ROOT)
+
+    async def run() -> None:
+        async with client(path, deadline_s=60.0) as asked:
+            working = asyncio.ensure_future(asked.inspect(job()))
+            assert await asyncio.to_thread(process.wait, 60) == -signal.SIGPROF
+            working.cancel()
+
+    try:
+        asyncio.run(run())
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert b"in judge" in said
+        assert b"Jane" not in said
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_table_of_odd_characters_is_there_before_the_first_request() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy.supervisor.child import Child
-from proxy.supervisor.pulse import answers, keep_alive
+from proxy.supervisor.pulse import BUSY_CPU_S, STUCK_CPU_S, Silence, answers, cpu_s, keep_alive
 from tests.lab.product import eventually
 
 GREETS = """
@@ -85,6 +85,58 @@ def test_a_stopped_child_is_replaced_and_a_well_one_is_not(path: Path, state_dir
         await asyncio.wait_for(replaced.wait(), 30)
         assert ended == [-signal.SIGKILL]
         await asyncio.to_thread(eventually, lambda: child.pid not in {None, first}, "a successor")
+        for task in reversed(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_an_idle_silence_is_borne_once_and_a_busy_one_as_long_as_it_works() -> None:
+    silence = Silence(1, 100.0, 100.0)
+    assert not silence.add(100.0, 2)
+    worked_s = 100.0 + 2 * BUSY_CPU_S
+    assert not silence.add(worked_s, 2)
+    assert not silence.add(worked_s, 2)
+    assert silence.add(worked_s, 2)
+
+
+def test_nobody_is_busy_for_ever() -> None:
+    silence = Silence(1, 100.0, 100.0)
+    used = 100.0
+    while not silence.add(used := used + 1.0, 2):
+        assert used <= 100.0 + STUCK_CPU_S
+    assert used == 100.0 + STUCK_CPU_S
+
+
+BUSY = """
+import os, socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+while time.process_time() < 3.0:
+    pass
+while True:
+    client, _ = listener.accept()
+    client.send(b"x")
+    client.close()
+"""
+
+
+def test_a_child_at_work_is_let_work(path: Path, state_dir: Path) -> None:
+    async def run() -> None:
+        ended: list[int] = []
+        child = Child(
+            "inspector", "0", [sys.executable, "-c", BUSY, str(path)], state_dir / "x.log", on_end=ended.append
+        )
+        tasks = [asyncio.create_task(child.run())]
+        await asyncio.to_thread(eventually, path.exists, "its socket")
+        first = child.pid
+        assert first is not None
+        tasks.append(asyncio.create_task(keep_alive(child, path, every_s=0.01, within_s=1.0, misses=1)))
+        assert await answers(path, 60)
+        assert cpu_s(first) > 2.5
+        assert (child.pid, ended) == (first, [])
         for task in reversed(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
