@@ -6,10 +6,11 @@ from typing import Final
 
 from proxy.model import Finding
 
-# A model's words, tokens and numbers take about eighty bytes a character: ten MiB.
-SLICE_CHARS: Final = 128 << 10
+# A model's words, tokens and numbers take about eighty bytes a character, so five MiB; and half a second where every
+# word is a name, after which others have their turn.
+SLICE_CHARS: Final = 64 << 10
 # Twice what stands on both sides of a slice's own part, so that a name at its edge is seen whole and in its sentence.
-OVERLAP_CHARS: Final = 2 << 10
+OVERLAP_CHARS: Final = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)

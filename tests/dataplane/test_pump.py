@@ -8,7 +8,7 @@ from typing import Any
 from wsproto.frame_protocol import FrameProtocol
 
 from proxy.dataplane.channel import Channel
-from proxy.dataplane.pump import run_websocket
+from proxy.dataplane.pump import READ_BYTES, run_websocket
 from proxy.effects import Upgrade
 from proxy.model import ResponseHead
 from tests.exchange import kit
@@ -40,6 +40,32 @@ def test_a_flood_of_pings_is_held_back(tmp_path: Any) -> None:
         assert not done
         assert transport.get_write_buffer_size() < 1 << 20
         flood.cancel()
+        app.close()
+        service.close()
+        await asyncio.wait_for(asyncio.gather(running, return_exceptions=True), 5)
+        for channel in (client, upstream):
+            channel.abort()
+
+    asyncio.run(check())
+
+
+def test_tiny_frames_take_turns_with_others(tmp_path: Any) -> None:
+    async def check() -> None:
+        (client, app), (upstream, service) = await ends("client"), await ends("upstream")
+        server: Any = SimpleNamespace(still_allowed=lambda _: None)
+        effect: Any = Upgrade(ResponseHead(101, "Switching Protocols", ()), None)  # type: ignore[arg-type]
+        context = kit.context(kit.snapshot(tmp_path))
+        begin = bytes(FrameProtocol(client=True, extensions=[]).send_data("a", fin=False))
+        empty = b"\x00\x80\x00\x00\x00\x00"
+        client.data_received(begin + empty * (20 * READ_BYTES // len(empty)))
+        running = asyncio.ensure_future(
+            run_websocket(server, client, upstream, effect, context, SimpleNamespace())  # type: ignore[arg-type]
+        )
+        turns = 0
+        while client.buffer:
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 20
         app.close()
         service.close()
         await asyncio.wait_for(asyncio.gather(running, return_exceptions=True), 5)
