@@ -57,17 +57,19 @@ _RESPONSE_ONLY: Final = frozenset({b"alt-svc", b"proxy-status"})
 
 _REQUEST_DROPS: Final = _HOP_BY_HOP | _SPOOFABLE | {b"host", b"content-length", b"expect"}
 _RESPONSE_DROPS: Final = _HOP_BY_HOP | _RESPONSE_ONLY
+_REQUEST_DROPS_BY: Final = {
+    (changed, uncoded): _REQUEST_DROPS
+    | (BODY_DIGESTS if changed else frozenset())
+    | ({b"accept-encoding"} if uncoded else frozenset())
+    for changed in (False, True)
+    for uncoded in (False, True)
+}
 
 
 def nominated(headers: Headers) -> frozenset[bytes]:
     """Lower-case names listed in Connection fields, which are hop-by-hop for this message (RFC 9110 7.6.1)."""
-    return frozenset(
-        token.strip().lower()
-        for name, value in headers
-        if name.lower() == b"connection"
-        for token in value.split(b",")
-        if token.strip()
-    )
+    values = [value for name, value in headers if name.lower() == b"connection"]
+    return frozenset([token.strip().lower() for value in values for token in value.split(b",") if token.strip()])
 
 
 def outbound(headers: Headers, *, host: bytes, body_changed: bool, uncoded_answer: bool) -> Headers:
@@ -75,12 +77,11 @@ def outbound(headers: Headers, *, host: bytes, body_changed: bool, uncoded_answe
 
     `uncoded_answer`: asks for an answer without content coding, so that it can be metered and restored as it streams.
     """
-    drop = _REQUEST_DROPS | nominated(headers)
-    if body_changed:
-        drop |= BODY_DIGESTS
-    if uncoded_answer:
-        drop |= {b"accept-encoding"}
-    kept = [(b"Host", host), *((name, value) for name, value in headers if name.lower() not in drop)]
+    drop = _REQUEST_DROPS_BY[body_changed, uncoded_answer]
+    also = nominated(headers)
+    if not also <= drop:
+        drop |= also
+    kept = [(b"Host", host), *[field for field in headers if field[0].lower() not in drop]]
     if uncoded_answer:
         kept.append((b"Accept-Encoding", b"identity"))
     return tuple(kept)
@@ -88,8 +89,11 @@ def outbound(headers: Headers, *, host: bytes, body_changed: bool, uncoded_answe
 
 def inbound(headers: Headers) -> Headers:
     """End-to-end response fields. Framing (Content-Length) stays; Alt-Svc would lead clients round the proxy."""
-    drop = _RESPONSE_DROPS | (nominated(headers) - {b"content-length"})
-    return tuple((name, value) for name, value in headers if name.lower() not in drop)
+    drop = _RESPONSE_DROPS
+    also = nominated(headers)
+    if not also <= drop:
+        drop |= also - {b"content-length"}
+    return tuple([field for field in headers if field[0].lower() not in drop])
 
 
 def without(headers: Headers, *names: bytes) -> Headers:

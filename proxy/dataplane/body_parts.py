@@ -1,7 +1,6 @@
 """How a body arrives: at what pace a request's must, and in which pieces an answer's does."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Final
 
 from proxy.dataplane import h1
@@ -33,44 +32,60 @@ class Progress:
         self._channel.deadline_s = self._channel.loop.time() + BODY_WINDOW_S
 
 
-def answer_parts(channel: Channel, framing: h1.Framing) -> AsyncIterator[bytes]:
-    """An answer's body, in the pieces that it comes in. Aborted when the upstream ends it too early or wrongly."""
-    if framing.chunked:
-        return _chunked_parts(channel)
-    return _parts_to_end(channel) if framing.length is None else _sized_parts(channel, framing.length)
+class AnswerBody:
+    """An answer's body, in the pieces that it comes in."""
 
+    def __init__(self, channel: Channel, framing: h1.Framing) -> None:
+        self._channel = channel
+        self._left = framing.length
+        self._chunks = h1.ChunkedReader() if framing.chunked else None
+        self._ended = False
+        self._yields = False
 
-async def _sized_parts(channel: Channel, length: int) -> AsyncIterator[bytes]:
-    left = length
-    while left:
+    async def next(self) -> bytes:
+        """The next piece, b"" after the last. Aborted when the upstream ends it too early or wrongly."""
+        if self._chunks is not None:
+            return await self._next_chunk(self._chunks)
+        return await (self._next_to_end() if self._left is None else self._next_sized(self._left))
+
+    async def _next_sized(self, left: int) -> bytes:
+        if not left:
+            return b""
+        channel = self._channel
         if not channel.buffer and not await channel.more():
             raise Aborted("upstream", "closed before the answer's end", sent=True)
         data = channel.take(min(left, _READ_BYTES))
-        left -= len(data)
-        yield data
+        self._left = left - len(data)
+        return data
 
-
-async def _chunked_parts(channel: Channel) -> AsyncIterator[bytes]:
-    reader = h1.ChunkedReader()
-    while True:
-        try:
-            data = reader.feed(channel.buffer)
-        except Denied as denied:
-            raise Aborted("upstream", denied.detail, sent=True) from None
-        if data:
-            yield data
-        if reader.done:
-            return
-        if reader.busy:
+    async def _next_chunk(self, reader: h1.ChunkedReader) -> bytes:
+        channel = self._channel
+        if self._yields:
+            self._yields = False
             await asyncio.sleep(0)
-        elif not data and not await channel.more():
-            raise Aborted("upstream", "closed before the answer's end", sent=True)
+        while not self._ended:
+            try:
+                data = reader.feed(channel.buffer)
+            except Denied as denied:
+                raise Aborted("upstream", denied.detail, sent=True) from None
+            self._ended = reader.done
+            if data:
+                self._yields = reader.busy
+                return data
+            if self._ended:
+                break
+            if reader.busy:
+                await asyncio.sleep(0)
+            elif not await channel.more():
+                raise Aborted("upstream", "closed before the answer's end", sent=True)
+        return b""
 
-
-async def _parts_to_end(channel: Channel) -> AsyncIterator[bytes]:
-    while True:
-        if channel.buffer:
-            yield channel.take(_READ_BYTES)
-        elif not await channel.more():
-            return
-        await asyncio.sleep(0)
+    async def _next_to_end(self) -> bytes:
+        channel = self._channel
+        if self._yields:
+            self._yields = False
+            await asyncio.sleep(0)
+        if not channel.buffer and not await channel.more():
+            return b""
+        self._yields = True
+        return channel.take(_READ_BYTES)

@@ -4,13 +4,15 @@ RFC 8446 section 4.1.2 (and RFC 5246 for 1.2), RFC 6066 section 3 (SNI), RFC 730
 Pure; takes whatever prefix has arrived, over any split into segments and records.
 """
 
-from collections.abc import Iterator
+import struct
 from dataclasses import dataclass
 from typing import Final
 
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 _SNI, _ALPN, _ECH = 0x0000, 0x0010, 0xFE0D
+_READ: Final = frozenset({_SNI, _ALPN, _ECH})
+_EXTENSION: Final = struct.Struct(">HH")  # type and length, RFC 8446 section 4.2
 # Post-quantum key shares make a hello of about 1.8 KB; nothing honest comes near this.
 MAX_HELLO_BYTES: Final = 64 << 10
 _MAX_RECORD_BYTES: Final = (16 << 10) + 256
@@ -109,19 +111,14 @@ class _Reader:
 
 
 def _hello(message: bytes) -> ClientHello:
-    reader = _Reader(message)
-    reader.take(2 + 32)  # legacy_version, random
-    reader.vector(1)  # legacy_session_id
-    reader.vector(2)  # cipher_suites
-    reader.vector(1)  # legacy_compression_methods
-    extensions: dict[int, bytes] = {}
-    if not reader.done:
-        for kind, body in _extensions(reader.vector(2)):
-            if kind in extensions:
-                raise ValueError("a TLS extension stands twice")  # RFC 8446 section 4.2
-            extensions[kind] = body
-    if not reader.done:
-        raise ValueError("bytes after the ClientHello's extensions")
+    try:
+        at = 2 + 32  # legacy_version, random
+        at += 1 + message[at]  # legacy_session_id
+        at += 2 + int.from_bytes(message[at : at + 2])  # cipher_suites
+        at += 1 + message[at]  # legacy_compression_methods
+        extensions = _extensions(message, at)
+    except (IndexError, struct.error):
+        raise ValueError("ClientHello is cut short") from None
     return ClientHello(
         sni=_server_name(extensions[_SNI]) if _SNI in extensions else None,
         alpn=_protocols(extensions[_ALPN]) if _ALPN in extensions else (),
@@ -129,11 +126,27 @@ def _hello(message: bytes) -> ClientHello:
     )
 
 
-def _extensions(data: bytes) -> Iterator[tuple[int, bytes]]:
-    reader = _Reader(data)
-    while not reader.done:
-        kind = int.from_bytes(reader.take(2))
-        yield kind, reader.vector(2)
+def _extensions(message: bytes, at: int) -> dict[int, bytes]:
+    """The extensions that matter here; all are counted, and must end where the message does."""
+    end = len(message)
+    if at == end:
+        return {}
+    at += 2
+    said = at + int.from_bytes(message[at - 2 : at])
+    if said > end:
+        raise ValueError("ClientHello is cut short")
+    if said < end:
+        raise ValueError("bytes after the ClientHello's extensions")
+    found: dict[int, bytes] = {}
+    while at < end:
+        kind, size = _EXTENSION.unpack_from(message, at)
+        at += _EXTENSION.size + size
+        if at > end:
+            raise ValueError("ClientHello is cut short")
+        if kind in found:
+            raise ValueError("a TLS extension stands twice")  # RFC 8446 section 4.2
+        found[kind] = message[at - size : at] if kind in _READ else b""
+    return found
 
 
 def _server_name(data: bytes) -> str:

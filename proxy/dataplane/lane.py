@@ -90,10 +90,11 @@ class Lane(Connection):
             self._take_credential(raw)
             principal = self._identify()
             authority = targets.connect_authority(raw)
-            context = self._server.runtime.context(principal, self._listener, None)
-            context.trail.target(authority)
-            context.trail.fields["method"] = "CONNECT"
-            rule_connection(context, "connect", authority)
+            if self._server.runtime.permitted("connect", principal, self._listener, authority, None) is None:
+                context = self._server.runtime.context(principal, self._listener, None)
+                context.trail.target(authority)
+                context.trail.fields["method"] = "CONNECT"
+                rule_connection(context, "connect", authority)
         except Denied as denied:
             await self._refuse(denied, context=context, authority=authority, connect=True)
             return
@@ -140,18 +141,21 @@ class Lane(Connection):
                 return
             authority = self._tls_authority(hello, authority, port)
             self._sni = None if is_ip_literal(authority.host) else authority.host
-            context = self._server.runtime.context(self._identify(), self._listener, self._sni)
-            context.trail.target(authority)
-            entry = rule_connection(context, "hello", authority).entry
-            if entry is None:
-                raise Denied("internal")
-            speaks = _alpn_choice(hello, entry)
+            principal = self._identify()
+            entry = self._server.runtime.permitted("hello", principal, self._listener, authority, self._sni)
+            if entry is None or _alpn_choice(hello, entry) not in _TERMINATED:
+                context = self._server.runtime.context(principal, self._listener, self._sni)
+                context.trail.target(authority)
+                entry = rule_connection(context, "hello", authority).entry
+                if entry is None:
+                    raise Denied("internal")
+                _check_offer(hello, entry)
         except Denied as denied:
             self._alert(denied, context, authority)
             return
-        if speaks == "passthrough":
+        if entry.passthrough and context is not None:
             await self._tunnel(context, entry, authority)
-        elif speaks == "h2":
+        elif _alpn_choice(hello, entry) == "h2":
             await self._http2(entry, authority)
         else:
             await self._terminate(authority)
@@ -278,28 +282,33 @@ class Lane(Connection):
         return carrier.reusable
 
 
+_TERMINATED: Final = frozenset({"h2", "http1"})
 _NO_REQUEST: Final = h1.RawHead("CONNECT", "", "1.1", ())
 
 
 def _alpn_choice(hello: "ClientHello", entry: Entry) -> str:
-    """`passthrough`, `h2` or `http1`. Denied proto_denied when the client offers none that the entry allows."""
+    """`passthrough`, `h2` or `http1`; `none` when the client offers none that the entry allows."""
     if entry.passthrough:
-        if hello.ech:
-            raise Denied(
-                "proto_denied",
-                "An encrypted ClientHello hides the name that a pass-through tunnel must show",
-                where=entry.at,
-                rule_id=entry.rule_id,
-                remedy="Switch Encrypted ClientHello off in the client.",
-            )
         return "passthrough"
     if "h2" in entry.protocols and b"h2" in hello.alpn:
         return "h2"
-    if hello.alpn and b"http/1.1" not in hello.alpn:
+    return "http1" if not hello.alpn or b"http/1.1" in hello.alpn else "none"
+
+
+def _check_offer(hello: "ClientHello", entry: Entry) -> None:
+    """Denied proto_denied when the hello and the entry do not go together."""
+    if entry.passthrough and hello.ech:
+        raise Denied(
+            "proto_denied",
+            "An encrypted ClientHello hides the name that a pass-through tunnel must show",
+            where=entry.at,
+            rule_id=entry.rule_id,
+            remedy="Switch Encrypted ClientHello off in the client.",
+        )
+    if _alpn_choice(hello, entry) == "none":
         raise Denied(
             "proto_denied",
             "The client offers only protocols that this entry does not allow",
             where=entry.at,
             rule_id=entry.rule_id,
         )
-    return "http1"

@@ -1,11 +1,10 @@
 """One HTTP/1.1 request's two ends: the lane's implementation of `Carrier`."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane import departure, h1
-from proxy.dataplane.body_parts import Progress, answer_parts
+from proxy.dataplane.body_parts import AnswerBody, Progress
 from proxy.dataplane.channel import Channel
 from proxy.dataplane.pump import copy_both_ways, run_websocket
 from proxy.dataplane.runtime import refuse_stopped
@@ -46,6 +45,7 @@ class LaneCarrier:
         self._upstream: Upstream | None = None
         self._answer: ResponseHead | None = None
         self._answer_framing = h1.Framing(0)
+        self._body: AnswerBody | None = None
         self.upstream_ip = ""
         self.started = False
         self.reusable = True
@@ -220,7 +220,7 @@ class LaneCarrier:
         client = self._client
         chunked = self._begin(head)
         pending = self._head_bytes(head, chunked=chunked)
-        async for data in self._answer_parts():
+        while data := await self._next_part():
             out = tap.feed(data)
             if out:
                 self._begun = True
@@ -278,21 +278,25 @@ class LaneCarrier:
     def _upstream_has_more(self) -> bool:
         return self._upstream is not None and bool(self._upstream.channel.buffer)
 
-    async def _answer_parts(self) -> AsyncIterator[bytes]:
+    async def _next_part(self) -> bytes:
         """The body in the pieces it comes in; the connection goes back to the pool at its proper end."""
-        upstream = self._upstream
-        if upstream is None or self._answer is None:
+        upstream, answer = self._upstream, self._answer
+        if upstream is None or answer is None:
             raise Denied("internal")
-        channel, framing = upstream.channel, self._answer_framing
+        if self._body is None:
+            self._body = AnswerBody(upstream.channel, self._answer_framing)
+        else:
+            # From here on, not from its arrival: the client may have taken its time.
+            upstream.channel.deadline_s = upstream.channel.loop.time() + STALL_S
         try:
-            async for data in answer_parts(channel, framing):
-                refuse_stopped(self._server.services, self._context.principal)
-                yield data
-                # From here on, not from its arrival: the client may have taken its time.
-                channel.deadline_s = channel.loop.time() + STALL_S
+            data = await self._body.next()
         except TimeoutError:
             raise Aborted("upstream", "the answer stalled", sent=True) from None
-        self._finish_upstream()
+        if data:
+            refuse_stopped(self._server.services, self._context.principal)
+        else:
+            self._finish_upstream()
+        return data
 
     def _finish_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
@@ -319,7 +323,7 @@ class LaneCarrier:
         """The whole answer body. Denied: too_large, overloaded."""
         parts = bytearray()
         try:
-            async for data in self._answer_parts():
+            while data := await self._next_part():
                 parts += data
                 if len(parts) > max_bytes:
                     raise Denied("too_large", f"The answer has more than {max_bytes} bytes and must be inspected whole")

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from proxy import effects
-from proxy.config.snapshot import AppPolicy
+from proxy.config.snapshot import AppPolicy, Entry
 from proxy.context import Context
 from proxy.dataplane.carrier import Carrier
 from proxy.dataplane.identifiers import new_id
@@ -20,8 +20,9 @@ from proxy.effects import Aborted
 from proxy.errors import Denied
 from proxy.exchange import exchange
 from proxy.model import AuditRecord, Authority, Listener, Principal, RequestHead
+from proxy.policy import Stage
 from proxy.rules import kill_switch
-from proxy.rulings import RulingMemo
+from proxy.rulings import RulingMemo, key_of
 from proxy.trail import Trail
 
 if TYPE_CHECKING:
@@ -64,6 +65,18 @@ class Runtime:
         context.offers = services.hooks is not None and services.hooks.wanted
         context.trail.origin(principal, listener, sni)
         return context
+
+    def permitted(
+        self, stage: Stage, principal: Principal, listener: Listener, authority: Authority, sni: str | None
+    ) -> Entry | None:
+        """The entry under which the very same connection was allowed in this second. None: ask with a context."""
+        services = self.services
+        snapshot = services.watcher.current
+        if snapshot is None or not services.audit.ready:
+            return None
+        key = key_of(stage, principal, listener, authority, sni, None, None, None)
+        known = self._rulings.get(snapshot, key, services.watcher.kills, time.time())
+        return known[1].entry if known is not None else None
 
     async def run(self, context: Context, head: RequestHead, carrier: Carrier) -> None:
         """Runs one request to its end; raises only CancelledError."""

@@ -1,7 +1,9 @@
 """The runtime's own part of the line: what has changed since the request began is asked before a byte leaves."""
 
 import asyncio
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,3 +71,34 @@ def test_a_stop_that_came_meanwhile_holds(
             asyncio.run(run())
         assert refused.value.code == code
         assert carrier.sent == []
+
+
+@pytest.mark.parametrize("change", ["nothing", "kills", "snapshot", "second", "stage", "address", "sni", "trail"])
+def test_a_connection_is_allowed_without_a_context_only_as_it_was_in_this_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    snapshot = kit.snapshot(tmp_path)
+    watcher = SimpleNamespace(current=snapshot, kills={}, revoked=frozenset())
+    services: Any = SimpleNamespace(watcher=watcher, audit=SimpleNamespace(ready=True))
+    runtime = Runtime(services)
+    context = kit.context(snapshot)
+    context.rulings, context.kills, context.started_s = runtime._rulings, watcher.kills, 1_800_000_000.25
+    entry = rule_connection(context, "connect", kit.head().authority).entry
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.75 + (change == "second"))
+    principal, stage, sni = context.principal, "connect", context.sni
+    match change:
+        case "kills":
+            watcher.kills = {}
+        case "snapshot":
+            watcher.current = replace(snapshot)
+        case "stage":
+            stage = "hello"
+        case "address":
+            principal = replace(principal, client_ip="203.0.113.9")
+        case "sni":
+            sni = "other.example.com"
+        case "trail":
+            services.audit.ready = False
+    known = runtime.permitted(stage, principal, context.listener, kit.head().authority, sni)  # type: ignore[arg-type]  # a word of the table above
+    assert known is (entry if change == "nothing" else None)
+    assert entry is not None
