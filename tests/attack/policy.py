@@ -54,10 +54,11 @@ def entries(ports: Ports) -> list[dict[str, Any]]:
 
 
 def llm(ports: Ports, **fields: Any) -> dict[str, Any]:
-    """An entry for the look-alike of the OpenAI chat API."""
+    """An entry for the look-alikes of the APIs of OpenAI (chat, responses) and Anthropic."""
     return {
         "id": "llm", "host": "llm.test", "scheme": "http", "ports": [ports.http], "addresses": LAB,
-        "methods": ["POST"], "paths": ["/v1/chat/completions", "/legal"], "reason": "lab",
+        "methods": ["POST"], "reason": "lab",
+        "paths": ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/legal"],
         "credentials": {"headers": ["authorization"]}, **fields,
     }  # fmt: skip
 
@@ -102,10 +103,10 @@ def loopback_policy(ports: Ports) -> dict[str, dict[str, Any]]:
     }
 
 
-def price(model: str, input_usd: float, output_usd: float) -> dict[str, Any]:
-    """The price of a model of the look-alike, per million tokens."""
+def price(model: str, input_usd: float, output_usd: float, provider: str = "openai_compatible") -> dict[str, Any]:
+    """The price of a model of a look-alike, per million tokens."""
     return {
-        "provider": "openai_compatible", "model": model, "input_usd_per_mtok": input_usd,
+        "provider": provider, "model": model, "input_usd_per_mtok": input_usd,
         "output_usd_per_mtok": output_usd, "source": "lab", "from": "2025-01-01",
     }  # fmt: skip
 
@@ -113,8 +114,10 @@ def price(model: str, input_usd: float, output_usd: float) -> dict[str, Any]:
 PLATFORM: dict[str, Any] = {
     "version": 1,
     "deny": ["metadata.google.internal", "metadata", "dns.google", "cloudflare-dns.com"],
-    "prices": [price("gpt-4o-mini", 0.15, 0.60), price("gpt-4o", 2.5, 10)],
-}
+    "prices": [
+        price("gpt-4o-mini", 0.15, 0.60), price("gpt-4o", 2.5, 10), price("claude-lab", 3, 15, "anthropic_compatible"),
+    ],
+}  # fmt: skip
 
 
 def write(directory: Path, apps: Mapping[str, Mapping[str, Any]], platform: Mapping[str, Any], root: bytes) -> Path:

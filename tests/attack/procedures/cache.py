@@ -1,8 +1,10 @@
 """The cache of answers: whose they are, what may be kept, and what a look into the store gives away."""
 
 import json
+import re
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -57,28 +59,35 @@ def other_credential(bench: Bench) -> None:
 
 @procedure("CCH-03")
 def unkeyed(bench: Bench) -> None:
-    """A call with something odd that the answer repeats leaves no trace in what a plain call gets, and no odd call is
-    answered by a plain one's entry where the odd part may change the answer."""
-    for name, odd in (
-        ("X-Forwarded-Host", {"fields": "X-Forwarded-Host: evil.test\r\n"}),
-        ("Accept-Encoding", {"fields": "Accept-Encoding: gzip, br\r\n"}),
-        ("Host case", {"host": "LLM.test"}),
-        ("query", {"target": "/v1/chat/completions?poison=1"}),
-        ("Range", {"fields": "Range: bytes=0-3\r\n"}),
-        ("HEAD", {"method": "HEAD"}),
-        ("GET", {"method": "GET"}),
+    """A call with something odd, which the upstream repeats in its answer, then the plain call. Where the odd part
+    reaches the upstream, the plain call goes there too; where both share one answer, nothing odd had reached it."""
+    for name, shares, odd in (
+        ("X-Forwarded-Host", True, {"fields": "X-Forwarded-Host: poison.test\r\n"}),
+        ("X-Original-URL", True, {"fields": "X-Original-URL: /poison\r\n"}),
+        ("Accept-Encoding", True, {"fields": "Accept-Encoding: gzip, poison\r\n"}),
+        ("Host case", True, {"host": "LLM.test"}),
+        ("query", False, {"target": "/v1/chat/completions?poison=1"}),
+        ("Range", False, {"fields": "Range: bytes=0-3, poison\r\n"}),
+        ("Accept-Language", False, {"fields": "Accept-Language: poison\r\n"}),
+        ("Cookie", False, {"fields": "Cookie: tenant=poison\r\n"}),
+        ("any field", False, {"fields": "X-Whatever: poison\r\n"}),
+        ("HEAD", False, {"method": "HEAD"}),
+        ("GET with a body", False, {"method": "GET"}),
     ):
         model, text = Model(bench, _repeats_the_request), f"unkeyed {bench.world.token()}"
         ask(bench, text, **odd)
+        bench.check(not (shares and until_hit(bench, text, **odd)) or len(model.requests) == 1, f"{name}: asked twice")
+        asked = len(model.requests)
         plain = ask(bench, text)
         bench.check(plain.status == 200, f"{name}: the plain call gets {plain.status}")
-        if b"poison" in plain.body.lower() or b"evil.test" in plain.body:
+        if b"poison" in plain.body.lower() or b"LLM.test" in plain.body:
             bench.leak(f"{name}: the plain call got the odd one's answer")
+        upstream = len(model.requests) - asked
+        bench.check(upstream == (not shares), f"{name}: {upstream} plain calls went upstream, expected {not shares:d}")
+        if shares:
+            seen = model.requests[0].lower()
+            bench.check(b"poison" not in seen and b"LLM.test" not in model.requests[0], f"{name}: went upstream")
         bench.check(until_hit(bench, text), f"{name}: the plain call is never stored")
-        if name == "query":
-            before = len(model.requests)
-            ask(bench, text, target="/v1/chat/completions?poison=2")
-            bench.check(len(model.requests) == before + 1, "another query is answered from the cache")
 
 
 def _repeats_the_request(accepted: Accepted, request: bytes, stream: socket.socket) -> None:
@@ -167,9 +176,23 @@ def _new_worker(bench: Bench) -> None:
     bench.check(wait_until(lambda: status(bench) == 200, 15), "no new worker")
 
 
+def _forged(bench: Bench) -> int:
+    found = re.findall(r"^egress_cache_forged_total\{[^}]*\} ([0-9.e+]+)$", bench.world.page("/metrics"), re.MULTILINE)
+    return sum(int(float(one)) for one in found)
+
+
+def _reads_the_store(bench: Bench, stored: list[str]) -> bool:
+    """Whether the worker knows what the store holds: a call that it has never answered is a hit."""
+    for text in stored:
+        if is_hit(ask(bench, text)):
+            return True
+        time.sleep(0.3)
+    return False
+
+
 @procedure("CCH-05", fresh=True)
 def tampered(bench: Bench) -> None:
-    """A flipped bit, or another entry's value, is a miss: the call goes upstream again."""
+    """A flipped bit, or another entry's value, is a miss: the call goes upstream again, and a metric tells."""
     model, client = Model(bench), store(bench)
     texts = [f"tampered {bench.world.token()} {at}" for at in range(2)]
     for text in texts:
@@ -183,14 +206,20 @@ def tampered(bench: Bench) -> None:
     for name, values in (("flipped", flipped), ("swapped", good[::-1])):
         for key, value in zip(keys, values, strict=True):
             client.set(key, value, keepttl=True)
+        whole = [f"whole {name} {at} {bench.world.token()}" for at in range(15)]
+        for text in whole:
+            bench.check(until_hit(bench, text), "a call is never a hit: nothing is shown")
         _new_worker(bench)
-        before = len(model.requests)
+        bench.check(_reads_the_store(bench, whole), "a new worker finds nothing in the store: nothing is shown")
+        before, forged = len(model.requests), _forged(bench)
         for text in texts:
             answer = ask(bench, text)
             bench.check(text.encode() in answer.body, f"{name}: the call gets another answer")
             if is_hit(answer):
                 bench.leak(f"{name}: served from the cache")
         bench.check(len(model.requests) == before + 2, f"{name}: {len(model.requests) - before} calls went upstream")
+        told = wait_until(lambda forged=forged: _forged(bench) == forged + 2, 5)
+        bench.check(told, f"{name}: the metric counts {_forged(bench) - forged} forged values, expected 2")
         for text in texts:
             bench.check(until_hit(bench, text), f"{name}: never stored again")
 

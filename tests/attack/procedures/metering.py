@@ -1,118 +1,111 @@
 """Money and tokens: what is booked when calls end in every way that they can end."""
 
 import asyncio
-import contextlib
 import gzip
 import json
 import re
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from typing import Any
 
 import brotli
 
+from proxy.config.compile import compile_snapshot, load_content
+from proxy.dataplane.ledger import Ledger
+from proxy.dataplane.settlement import MODELS_PER_APP
+from proxy.model import Usage
+from proxy.paths import Paths
+from proxy.pricing import PriceBook
 from proxy.stores.open import open_store
+from tests.attack.answers import (
+    DONE,
+    IN_NANOS,
+    JSON,
+    OUT_NANOS,
+    STREAM_HEAD,
+    WAIT_S,
+    answer_body,
+    counted,
+    event,
+    open_call,
+    sends,
+    usage_chunk,
+)  # fmt: skip
 from tests.attack.client import Answer
-from tests.attack.llm import CALLER, Books, Model, ask, call_text
-from tests.attack.net import GW_EXPLICIT
+from tests.attack.llm import Books, Model, ask, call_text
 from tests.attack.procedures import Bench, procedure
-from tests.attack.procedures.faults import children, status
-from tests.attack.upstreams import Accepted, Script, http_ok
-from tests.attack.world import EXPLICIT, send_signal, wait_until
+from tests.attack.upstreams import Accepted, http_ok
+from tests.attack.world import wait_until
 
-_JSON = b"Content-Type: application/json\r\n"
-_WAIT_S = 10.0
-
-
-def _open(bench: Bench, text: str) -> socket.socket:
-    """A call that was sent, and whose answer nobody reads yet."""
-    sock = bench.world.dial((GW_EXPLICIT, EXPLICIT), CALLER)
-    sock.settimeout(_WAIT_S)
-    sock.sendall(text.encode())
-    return sock
+_LEAVE_S = 2.0
+"""How long a client may be gone before its upstream is let go; the proxy looks twice a second."""
 
 
-def _event(content: str) -> bytes:
-    delta = {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": None}]}
-    chunk = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini", **delta}
-    data = b"data: " + json.dumps(chunk).encode() + b"\n\n"
-    return b"%x\r\n%s\r\n" % (len(data), data)
+def _let_go(sock: socket.socket, told: threading.Event) -> None:
+    """Says nothing more, and tells when the proxy closes the connection."""
+    sock.settimeout(WAIT_S)
+    try:
+        gone = not sock.recv(1)
+    except ConnectionError:
+        gone = True
+    if gone:
+        told.set()
 
 
-_STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def _answer(usage: dict[str, object] | None, model: str = "gpt-4o-mini") -> bytes:
-    choice = {"index": 0, "message": {"role": "assistant", "content": "fine"}, "finish_reason": "stop"}
-    body: dict[str, object] = {"id": "c1", "object": "chat.completion", "created": 1, "model": model}
-    return json.dumps({**body, "choices": [choice], **({"usage": usage} if usage else {})}).encode()
-
-
-def _counted(tokens_in: int, tokens_out: int) -> dict[str, object]:
-    return {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": tokens_in + tokens_out}
-
-
-def _sends(whole: bytes) -> Script:
-    return lambda _, __, stream: stream.sendall(whole)
+def _one_leave(bench: Bench, books: Books) -> dict[str, int]:
+    """What was booked of the one call whose client left: once, estimated, and at the price of its tokens."""
+    records = books.records(1)
+    told = [(one["outcome"], one.get("aborted_by"), one.get("estimated")) for one in records]
+    bench.check(told == [("aborted", "client", True)], f"records (outcome, by, estimated): {told}")
+    grown = books.booked(1)
+    bench.check((grown["requests"], grown["estimated"]) == (1, 1), f"not one estimated call: {grown}")
+    bench.check(grown["input_tokens"] > 0, f"no prompt charged: {grown}")
+    cost = grown["input_tokens"] * IN_NANOS + grown["output_tokens"] * OUT_NANOS
+    bench.check(grown["cost_usd_nanos"] == cost, f"{grown['cost_usd_nanos']} nano-dollars, expected {cost}")
+    return grown
 
 
 @procedure("MTR-01")
 def stream_left(bench: Bench) -> None:
-    """The client goes after 15 of 20 tokens: what was delivered is charged, as estimated; upstream is let go."""
-    left, let_go = threading.Event(), threading.Event()
+    """The client goes after 15 of 20 tokens, and the upstream is silent from then on: it is let go all the same; prompt
+    and what was delivered are charged, as estimated."""
+    let_go = threading.Event()
 
     def stream(_: Accepted, __: bytes, sock: socket.socket) -> None:
-        sock.sendall(_STREAM_HEAD + b"".join(_event(f"word{at} ") for at in range(15)))
-        left.wait(_WAIT_S)
-        sock.settimeout(0.1)
-        try:
-            while True:
-                sock.sendall(_event("more "))
-                with contextlib.suppress(TimeoutError):
-                    if not sock.recv(1):
-                        return
-        finally:
-            let_go.set()
+        sock.sendall(STREAM_HEAD + b"".join(event(f"word{at} ") for at in range(15)))
+        _let_go(sock, let_go)
 
     Model(bench, stream)
     books = Books(bench)
-    with _open(bench, call_text(f"stream {bench.world.token()}", stream=True)) as sock:
+    with open_call(bench, call_text(f"stream {bench.world.token()}", stream=True)) as sock:
         received = b""
         while b"word14" not in received and (data := sock.recv(1 << 16)):
             received += data
-    left.set()
-    bench.check(let_go.wait(_WAIT_S), "the upstream's connection stays open")
-    records = books.records(1)
-    bench.check([one["outcome"] for one in records] == ["aborted"], f"records: {[one['outcome'] for one in records]}")
-    grown = books.booked(1)
-    bench.check(grown["requests"] == 1 and grown["estimated"] == 1, f"not one estimated call: {grown}")
-    bench.check(grown["output_tokens"] >= 15, f"{grown['output_tokens']} tokens charged, at least 15 delivered")
-    bench.check(grown["input_tokens"] > 0 and grown["cost_usd_nanos"] > 0, f"no charge: {grown}")
+    bench.check(let_go.wait(_LEAVE_S), f"the upstream's connection is open {_LEAVE_S} s after the client left")
+    grown = _one_leave(bench, books)
+    # A word of the stream is one to three tokens.
+    bench.check(15 <= grown["output_tokens"] <= 45, f"{grown['output_tokens']} tokens charged of 15 words delivered")
 
 
 @procedure("MTR-02")
 def left_before_answer(bench: Bench) -> None:
-    """The client goes before a plain answer, which comes then: charged once, since the upstream bills it."""
-    asked, left = threading.Event(), threading.Event()
+    """The client goes before a plain answer: the upstream is let go, and charged, since it may bill the call."""
+    asked, let_go = threading.Event(), threading.Event()
 
-    def late(_: Accepted, __: bytes, sock: socket.socket) -> None:
+    def silent(_: Accepted, __: bytes, sock: socket.socket) -> None:
         asked.set()
-        left.wait(_WAIT_S)
-        sock.sendall(http_ok(_answer(_counted(10, 5)), _JSON))
+        _let_go(sock, let_go)
 
-    Model(bench, late)
+    Model(bench, silent)
     books = Books(bench)
-    with _open(bench, call_text(f"early {bench.world.token()}")):
-        bench.check(asked.wait(_WAIT_S), "the call never went upstream")
-    left.set()
-    bench.check(len(books.records(1)) == 1, "not one record")
-    grown = books.booked(1)
-    bench.check(grown["requests"] == 1, f"not one call: {grown}")
-    bench.check(grown["input_tokens"] > 0 and grown["cost_usd_nanos"] > 0, f"no charge: {grown}")
+    with open_call(bench, call_text(f"early {bench.world.token()}")):
+        bench.check(asked.wait(WAIT_S), "the call never went upstream")
+    bench.check(let_go.wait(_LEAVE_S), f"the upstream's connection is open {_LEAVE_S} s after the client left")
+    grown = _one_leave(bench, books)
+    bench.check(grown["output_tokens"] == 0, f"{grown['output_tokens']} tokens charged of no answer")
 
 
 @procedure("MTR-03")
@@ -126,37 +119,75 @@ def stream_without_usage(bench: Bench) -> None:
     grown = books.booked(1)
     told = grown["input_tokens"], grown["output_tokens"], grown["estimated"]
     bench.check(told == (10, 5, 0), f"booked (input, output, estimated) {told}, the upstream said (10, 5)")
-    done = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
-    Model(bench, _sends(_STREAM_HEAD + b"".join(_event(f"word{at} ") for at in range(9)) + done))
+    Model(bench, sends(STREAM_HEAD + b"".join(event(f"word{at} ") for at in range(9)) + DONE))
     books = Books(bench)
     ask(bench, f"silent {bench.world.token()}", stream=True)
     grown = books.booked(1)
     bench.check(grown["estimated"] == 1 and grown["output_tokens"] >= 9, f"not counted by the proxy: {grown}")
 
 
+def _told_last(*events: tuple[str, Mapping[str, object]]) -> bytes:
+    """A whole stream of named events, in one chunk."""
+    data = b"".join(
+        (f"event: {name}\n" if name else "").encode() + b"data: " + json.dumps(content).encode() + b"\n\n"
+        for name, content in events
+    )
+    return STREAM_HEAD + b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
+
+
+def _responses(kind: str) -> bytes:
+    """A stream of the Responses API that ends with `kind`, and tells its usage there only."""
+    response = {"id": "r1", "object": "response", "model": "gpt-4o-mini", "status": kind.partition(".")[2]}
+    usage = {"input_tokens": 10, "output_tokens": 7, "total_tokens": 17}
+    delta = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "one two"}
+    end: dict[str, object] = {"type": kind, "response": {**response, "output": [], "usage": usage}}
+    return _told_last(("response.output_text.delta", delta), (kind, end))
+
+
+def _messages() -> bytes:
+    """A stream of the Messages API: the prompt's tokens at its start, those of the answer so far at its end."""
+    message = {"id": "m1", "type": "message", "role": "assistant", "model": "claude-lab", "content": []}
+    start = {"type": "message_start", "message": {**message, "usage": {"input_tokens": 10, "output_tokens": 1}}}
+    text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "one two"}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}}
+    return _told_last(
+        ("message_start", start), ("content_block_delta", text), ("message_delta", end),
+        ("message_stop", {"type": "message_stop"}),
+    )  # fmt: skip
+
+
 @procedure("MTR-04")
-def usage_twice(bench: Bench) -> None:
-    """Two usage chunks in one stream are one call with the last total."""
+def usage_at_the_end(bench: Bench) -> None:
+    """Usage that stands in another last event, or twice, is one call with the right total."""
+    for name, stream, call in (
+        ("two chunks", STREAM_HEAD + event("a ") + usage_chunk(10, 3) + event("b ") + usage_chunk(10, 7) + DONE, {}),
+        ("incomplete", _responses("response.incomplete"), _RESPONSES_CALL),
+        ("failed", _responses("response.failed"), _RESPONSES_CALL),
+        ("start and delta", _messages(), _MESSAGES_CALL),
+    ):
+        Model(bench, sends(stream))
+        books = Books(bench)
+        answer = ask(bench, f"twice {bench.world.token()}", **{"stream": True, **call})
+        bench.check(answer.status == 200, f"{name}: {answer.status} {answer.body[:200]!r}")
+        grown = books.booked(1)
+        told = grown["requests"], grown["input_tokens"], grown["output_tokens"], grown["estimated"]
+        bench.check(told == (1, 10, 7, 0), f"{name}: booked (calls, input, output, estimated) {told}")
+        nanos = 10 * 3000 + 7 * 15_000 if call is _MESSAGES_CALL else 10 * IN_NANOS + 7 * OUT_NANOS
+        bench.check(grown["cost_usd_nanos"] == nanos, f"{name}: {grown['cost_usd_nanos']} nano-dollars, not {nanos}")
 
-    def usage(tokens_in: int, tokens_out: int) -> bytes:
-        chunk = {"id": "c1", "model": "gpt-4o-mini", "choices": [], "usage": _counted(tokens_in, tokens_out)}
-        data = b"data: " + json.dumps(chunk).encode() + b"\n\n"
-        return b"%x\r\n%s\r\n" % (len(data), data)
 
-    done = b"data: [DONE]\n\n"
-    end = b"%x\r\n%s\r\n0\r\n\r\n" % (len(done), done)
-    Model(bench, _sends(_STREAM_HEAD + _event("a ") + usage(10, 3) + _event("b ") + usage(10, 7) + end))
-    books = Books(bench)
-    ask(bench, f"twice {bench.world.token()}", stream=True)
-    grown = books.booked(1)
-    told = grown["requests"], grown["input_tokens"], grown["output_tokens"]
-    bench.check(told == (1, 10, 7), f"booked (calls, input, output) {told}, expected (1, 10, 7)")
+_RESPONSES_CALL: dict[str, Any] = {"target": "/v1/responses", "input": "hello"}
+_MESSAGES_CALL: dict[str, Any] = {
+    "target": "/v1/messages", "model": "claude-lab", "max_tokens": 20,
+    "key": "sk-ant-api03-" + "Ab1" * 31 + "-AAA", "fields": "Anthropic-Version: 2023-06-01\r\n",
+}  # fmt: skip
 
 
 @procedure("MTR-05")
 def lying_model(bench: Bench) -> None:
-    """A dearer model answers than was asked for: its price counts. A model without a price does not pass."""
-    Model(bench, _sends(http_ok(_answer(_counted(1000, 1000), "gpt-4o"), _JSON)))
+    """A dearer model answers than was asked for: its price counts. A model without a price does not pass; where policy
+    lets it, the budget holds the dearest known price of its provider, and it is counted as unpriced."""
+    Model(bench, sends(http_ok(answer_body(counted(1000, 1000), "gpt-4o"), JSON)))
     books = Books(bench)
     ask(bench, f"lying {bench.world.token()}")
     records = books.records(1)
@@ -168,39 +199,32 @@ def lying_model(bench: Bench) -> None:
     answer = ask(bench, f"unknown {bench.world.token()}", model="no-such-model")
     bench.check(answer.status in {402, 403} and b"unpriced" in answer.head, f"an unknown model gets {answer.status}")
     bench.check(not model.requests, "a call of unknown price went upstream")
+    apps = bench.world.apps
+    strict = apps["caller"]["budget"]
+    apps["caller"]["budget"] = {**strict, "unpriced": "allow"}
+    bench.world.push()
+    try:
+        _unpriced(bench)
+    finally:
+        apps["caller"]["budget"] = strict
+        bench.world.push()
 
 
-@procedure("MTR-06")
-def same_event(bench: Bench) -> None:
-    """The same usage event delivered five times, over two connections to the running store, counts once."""
-    product = bench.world.product
-    if product is None:
-        return
-    Model(bench)
-    books = Books(bench)
-    ask(bench, f"event {bench.world.token()}")
-    once = books.booked(1)
-
-    async def deliver() -> None:
-        links = [open_store(None, product.paths) for _ in range(2)]
-        row = {
-            "id": "attack-" + bench.world.token(), "day": _today(), "app": "caller", "owner": "lab@example.com",
-            "cost_center": "CC-0001", "provider": "openai_compatible", "model": "gpt-4o-mini", "requests": 1,
-            "input_tokens": 10, "output_tokens": 5, "cost_usd_nanos": once["cost_usd_nanos"],
-        }  # fmt: skip
-        for at in range(5):
-            await links[at % 2].budget.add_usage([row])
-        for link in links:
-            await link.aclose()
-
-    asyncio.run(deliver())
-    grown = books.booked(2)
-    bench.check(grown["requests"] == 2, f"{grown['requests'] - 1} calls booked of one event")
-    bench.check(grown["cost_usd_nanos"] == 2 * once["cost_usd_nanos"], f"{grown['cost_usd_nanos']} booked")
-
-
-def _today() -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime())
+def _unpriced(bench: Bench) -> None:
+    Model(bench, sends(http_ok(answer_body(counted(10, 5), "no-such-model"), JSON)))
+    books, before = Books(bench), bench.world.page("/metrics").count("egress_unpriced_total{")
+    answer = ask(bench, f"unpriced {bench.world.token()}", model="no-such-model", max_tokens=1000)
+    bench.check(answer.status == 200, f"let through, it gets {answer.status}")
+    records = books.records(1)
+    told = [(one.get("price_source"), one.get("cost_usd_nanos")) for one in records]
+    bench.check(told == [("unpriced", None)], f"records (price source, cost): {told}")
+    # gpt-4o is the dearest of the laboratory: 10,000 nano-dollars a token out.
+    held = [one.get("reserved_usd_nanos", 0) for one in records]
+    bench.check(held and held[0] > 1000 * 10_000, f"held {held}, expected the dearest price of the provider")
+    grown = books.booked(1)
+    bench.check((grown["unpriced"], grown["cost_usd_nanos"]) == (1, 0), f"not one unpriced call: {grown}")
+    seen = wait_until(lambda: bench.world.page("/metrics").count("egress_unpriced_total{") > before, 5)
+    bench.check(seen, "no metric tells of an unpriced call")
 
 
 @procedure("MTR-10", fresh=True)
@@ -209,11 +233,11 @@ def budget_race(bench: Bench) -> None:
     # The worst case of a call is 1000 tokens out at 0.60 a million: 0.0006, and its prompt some millionths.
     bench.world.apps["caller"]["budget"] = {"daily_usd": 0.0065}
     bench.world.push()
-    model = Model(bench, _sends(http_ok(_answer(_counted(10, 1000)), _JSON)))
+    model = Model(bench, sends(http_ok(answer_body(counted(10, 1000)), JSON)))
     texts = [call_text(f"race {bench.world.token()}", max_tokens=1000) for _ in range(50)]
 
     def one(text: str) -> int:
-        with _open(bench, text) as sock:
+        with open_call(bench, text) as sock:
             found = re.match(rb"HTTP/1\.1 (\d+)", sock.recv(1 << 16))
             return int(found[1]) if found else 0
 
@@ -227,14 +251,45 @@ def budget_race(bench: Bench) -> None:
 
 @procedure("MTR-11")
 def arithmetic(bench: Bench) -> None:
-    """Many calls of one token each way cost exactly as many times one of them (scaled to 100 here)."""
-    Model(bench, _sends(http_ok(_answer(_counted(1, 1)), _JSON)))
+    """Calls of one token cost exactly as many times one token (scaled to 100), and so do a million usage events that a
+    worker's ledger counts and the running store adds up."""
+    Model(bench, sends(http_ok(answer_body(counted(1, 0), text=""), JSON)))
     books = Books(bench)
     for _ in range(100):
         ask(bench, f"small {bench.world.token()}")
     grown = books.booked(100)
-    bench.check(grown["input_tokens"] == 100, f"{grown['input_tokens']} tokens")
-    bench.check(grown["cost_usd_nanos"] == 100 * 750, f"{grown['cost_usd_nanos']} nano-dollars, expected 75000")
+    told = grown["requests"], grown["input_tokens"], grown["output_tokens"], grown["estimated"]
+    bench.check(told == (100, 100, 0, 0), f"booked (calls, input, output, estimated) {told}")
+    bench.check(grown["cost_usd_nanos"] == 100 * IN_NANOS, f"{grown['cost_usd_nanos']} nano-dollars, not 15000")
+    count = 1_000_000
+    books = Books(bench)
+    asyncio.run(_many_events(bench, count))
+    grown = books.booked(count)
+    bench.check(grown["input_tokens"] == count, f"{grown['input_tokens']} tokens of {count}")
+    bench.check(
+        grown["cost_usd_nanos"] == count * IN_NANOS, f"{grown['cost_usd_nanos']} nano-dollars of {count} tokens"
+    )
+
+
+async def _many_events(bench: Bench, count: int) -> None:
+    product = bench.world.product
+    if product is None:
+        return
+    snapshot = compile_snapshot(load_content(bench.world.policy_dir).canonical, seq=1)
+    app, prices = snapshot.apps["caller"], PriceBook.of(snapshot.platform)
+    model = "gpt-4o-mini"
+    usage = Usage("openai_compatible", "chat", model, model, input_tokens=1)
+    store = open_store(None, product.paths)
+    own = bench.world.directory / "ledger"
+    own.mkdir(mode=0o700, exist_ok=True)
+    ledger = Ledger(store.budget, Paths(own), "attack")
+    now_s = time.time()
+    for at in range(count):
+        ledger.record_usage(app, "x", usage, prices.cost(usage, now_s), saved=False, now_s=now_s)
+        if at % 10_000 == 0:
+            await ledger.flush(now_s)
+    await ledger.aclose()
+    await store.aclose()
 
 
 @procedure("MTR-12")
@@ -242,15 +297,15 @@ def compressed(bench: Bench) -> None:
     """Usage in compressed answers counts as in plain ones."""
     codecs: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "br": brotli.compress}
     done = b"data: [DONE]\n\n"
-    usage = {"id": "c1", "model": "gpt-4o-mini", "choices": [], "usage": _counted(10, 5)}
+    usage = {"id": "c1", "model": "gpt-4o-mini", "choices": [], "usage": counted(10, 5)}
     stream = b"data: " + json.dumps(usage).encode() + b"\n\n" + done
     for name, codec in codecs.items():
         for kind, body, media in (
-            ("plain", _answer(_counted(10, 5)), b"application/json"),
+            ("plain", answer_body(counted(10, 5)), b"application/json"),
             ("stream", stream, b"text/event-stream"),
         ):
             fields = b"Content-Type: %s\r\nContent-Encoding: %s\r\n" % (media, name.encode())
-            Model(bench, _sends(http_ok(codec(body), fields)))
+            Model(bench, sends(http_ok(codec(body), fields)))
             books = Books(bench)
             ask(bench, f"coded {bench.world.token()}", stream=kind == "stream", fields=f"Accept-Encoding: {name}\r\n")
             grown = books.booked(1)
@@ -264,9 +319,9 @@ def upstream_errors(bench: Bench) -> None:
     books, statuses = Books(bench), [429, 500, 503, 200]
     text = f"retry {bench.world.token()}"
     for code in statuses:
-        body = b'{"error":{"message":"no"}}' if code != 200 else _answer(_counted(10, 5))
-        head = b"HTTP/1.1 %d Said\r\nContent-Length: %d\r\n%s\r\n" % (code, len(body), _JSON)
-        Model(bench, _sends(head + body))
+        body = b'{"error":{"message":"no"}}' if code != 200 else answer_body(counted(10, 5))
+        head = b"HTTP/1.1 %d Said\r\nContent-Length: %d\r\n%s\r\n" % (code, len(body), JSON)
+        Model(bench, sends(head + body))
         answer: Answer = ask(bench, text)
         bench.check(answer.status == code, f"{code}: the client gets {answer.status}")
     records = books.records(len(statuses))
@@ -278,86 +333,40 @@ def upstream_errors(bench: Bench) -> None:
     bench.check(grown["cost_usd_nanos"] == 4500, f"{grown['cost_usd_nanos']} nano-dollars booked, expected 4500")
 
 
-@procedure("MTR-14", fresh=True)
-def many_models(bench: Bench) -> None:
-    """A hostile upstream names a new model in each answer: series stay bounded (scaled to 2,300 names here)."""
-    count, bound = 2300, 2000
-    names = iter(range(10**6))
-
-    def answer(_: Accepted, __: bytes, sock: socket.socket) -> None:
-        sock.sendall(http_ok(_answer(_counted(1, 1), f"gpt-4o-mini-{next(names)}"), _JSON))
-
-    model = Model(bench, answer)
-    with _open(bench, "") as sock:
+def _names(bench: Bench, count: int, texts: Iterator[str]) -> None:
+    """So many calls over one connection, one after the other."""
+    with open_call(bench, "") as sock:
         for _ in range(count):
-            sock.sendall(call_text(f"label {bench.world.token()}").replace("Connection: close\r\n", "").encode())
+            sock.sendall(next(texts).replace("Connection: close\r\n", "").encode())
             received = b""
             while b"completion_tokens" not in received and (data := sock.recv(1 << 16)):
                 received += data
             if not received:
-                break
-    bench.check(len(model.requests) == count, f"{len(model.requests)} of {count} calls went upstream")
-    wait_until(lambda: "egress_tokens_total" in bench.world.page("/metrics"), 5)
+                return
+
+
+@procedure("MTR-14", fresh=True)
+def many_models(bench: Bench) -> None:
+    """A hostile upstream names a new model in each of 10,000 answers, and a hostile app one in each of 1,000 calls:
+    series and usage rows stay bounded, and what has no name of its own is `other`."""
+    names = iter(range(10**6))
+    unpriced = {"daily_usd": 100, "unpriced": "allow"}
+    bench.world.apps["caller"]["budget"] = unpriced
+    bench.world.push()
+
+    def answer(_: Accepted, __: bytes, sock: socket.socket) -> None:
+        sock.sendall(http_ok(answer_body(counted(1, 1), f"gpt-4o-mini-{next(names)}"), JSON))
+
+    model = Model(bench, answer)
+    _names(bench, 10_000, iter(lambda: call_text(f"label {bench.world.token()}"), ""))
+    bench.check(len(model.requests) == 10_000, f"{len(model.requests)} of 10000 calls went upstream")
+    _names(bench, 1000, iter(lambda: call_text("asked", model=f"asked-{next(names)}", max_tokens=1), ""))
+    bench.check(len(model.requests) == 11_000, f"{len(model.requests) - 10_000} of 1000 more went upstream")
+    bench.check(wait_until(lambda: 'model="other"' in bench.world.page("/metrics"), 5), "no series is called other")
     page = bench.world.page("/metrics")
     for name in ("egress_tokens_total", "egress_cost_usd_nanos_total", "egress_unpriced_total"):
         series = page.count(f"\n{name}{{")
-        bench.check(series <= bound + 8, f"{name} has {series} series")
-
-
-@procedure("MTR-08", fresh=True)
-def killed_streams(bench: Bench) -> None:
-    """SIGKILL of the worker amid streams (scaled to 5): each is booked once, as estimated."""
-    count, begun, release = 5, threading.Semaphore(0), threading.Event()
-
-    def stream(_: Accepted, __: bytes, sock: socket.socket) -> None:
-        sock.sendall(_STREAM_HEAD + _event("one ") + _event("two "))
-        begun.release()
-        release.wait(_WAIT_S)
-
-    model, books = Model(bench, stream), Books(bench)
-    texts = [call_text(f"killed {bench.world.token()}", stream=True) for _ in range(count)]
-    sockets = [_open(bench, text) for text in texts]
-    bench.check(all(begun.acquire(timeout=_WAIT_S) for _ in sockets), "not all calls went upstream")
-    for pid in children(bench, "proxy.dataplane.worker"):
-        send_signal(pid, signal.SIGKILL)
-    release.set()
-    for sock in sockets:
-        sock.close()
-    bench.check(wait_until(lambda: status(bench) == 200, 15), "no new worker")
-    grown = books.booked(count)
-    told = len(model.requests), grown["requests"], grown["estimated"]
-    bench.check(told == (count, count, count), f"(upstream, booked, estimated) {told}, expected {count} of each")
-    bench.check(grown["cost_usd_nanos"] > 0, "no charge")
-
-
-@procedure("MTR-09", fresh=True)
-def drained_streams(bench: Bench) -> None:
-    """SIGTERM amid streams (scaled to 5) that end within the drain: whole, exit 0, each booked as the upstream says."""
-    world, product, count = bench.world, bench.world.product, 5
-    if product is None or world.wires is None or product.process is None:
-        return
-    begun, release = threading.Semaphore(0), threading.Event()
-    usage = {"id": "c1", "model": "gpt-4o-mini", "choices": [], "usage": _counted(10, 5)}
-    rest = b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n"
-
-    def stream(_: Accepted, __: bytes, sock: socket.socket) -> None:
-        sock.sendall(_STREAM_HEAD + _event("one "))
-        begun.release()
-        release.wait(_WAIT_S)
-        sock.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest))
-
-    Model(bench, stream)
-    books = Books(bench)
-    sockets = [_open(bench, call_text(f"drained {world.token()}", stream=True)) for _ in range(count)]
-    bench.check(all(begun.acquire(timeout=_WAIT_S) for _ in sockets), "not all calls went upstream")
-    send_signal(product.process.pid, signal.SIGTERM)
-    release.set()
-    for sock in sockets:
-        received = b"".join(iter(partial(sock.recv, 1 << 16), b""))
-        bench.check(b"[DONE]" in received, "a stream was cut")
-        sock.close()
-    bench.check(product.stop() == 0, "the exit code is not 0")
-    world.wires.gw.call(product.start)
-    grown = books.booked(count)
-    told = grown["requests"], grown["input_tokens"], grown["output_tokens"], grown["estimated"]
-    bench.check(told == (count, 10 * count, 5 * count, 0), f"booked (calls, input, output, estimated) {told}")
+        bench.check(series <= 8, f"{name} has {series} series")
+    rows = json.loads(bench.world.cli("usage", "--by", "model", "--format", "json").stdout)["rows"]
+    bench.check(len(rows) <= MODELS_PER_APP + 2, f"{len(rows)} models in the usage report")
+    bench.check(sum(row["requests"] for row in rows) >= 10_900, "calls are missing in the usage report")
