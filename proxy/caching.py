@@ -27,12 +27,9 @@ def cache_key(
     `body` is the whole redacted body as sent upstream, the stream flag within it. `credential`: the fields that may
     choose the answer, credentials among them; they go in as a digest.
     """
-    mac = hmac.new(key, _FORMAT, hashlib.sha256)
-    texts = (app, provider, endpoint, app_digest)
-    for part in (*(text.encode("utf-8", "surrogatepass") for text in texts), hashlib.sha256(credential).digest(), body):
-        mac.update(len(part).to_bytes(8, "big"))
-        mac.update(part)
-    return mac.digest()
+    texts = [text.encode("utf-8", "surrogatepass") for text in (app, provider, endpoint, app_digest)]
+    parts = [*texts, hashlib.sha256(credential).digest(), body]
+    return hmac.digest(key, b"".join([_FORMAT, *[len(part).to_bytes(8, "big") + part for part in parts]]), "sha256")
 
 
 def encode(answer: CachedAnswer, mac_key: bytes, *, bind: bytes = b"") -> bytes:

@@ -68,8 +68,10 @@ async def inference(context: Context, entry: Entry, request: Request, call: Call
 def _prepared(request: Request, body: bytes) -> Request:
     if body == request.body:
         return request
-    headers = fields.without(request.head.headers, *fields.BODY_DIGESTS)
-    return Request(replace(request.head, headers=headers), body, request.trailers)
+    head = request.head
+    headers = fields.without(head.headers, *fields.BODY_DIGESTS)
+    head = RequestHead(head.method, head.target, head.authority, headers, head.protocol, head.http_version)
+    return Request(head, body, request.trailers)
 
 
 async def _answered(context: Context, entry: Entry, request: Request, provider: Provider, call: Call) -> ResponseHead:
@@ -134,9 +136,9 @@ def _cache_key(context: Context, entry: Entry, request: Request, provider: Provi
     """The key, or None where this call is not to be cached."""
     if entry.cache is None or (entry.cache.only_deterministic and not call.deterministic):
         return None
-    fields = ((name.lower(), value) for name, value in request.head.headers)
+    lowered = [(name.lower(), value) for name, value in request.head.headers]
     telling = b"\0".join(
-        name + b"\0" + value for name, value in fields if name not in _SAYS_NOTHING and not name.startswith(_TRACES)
+        [name + b"\0" + value for name, value in lowered if name not in _SAYS_NOTHING and not name.startswith(_TRACES)]
     )
     return cache_key(
         context.cache_mac_key(context.principal.app),

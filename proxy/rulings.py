@@ -30,7 +30,7 @@ def key_of(
     """All that a rule may look at, but for the clock, the policy and the kills."""
     if head is None:
         return (stage, principal, listener, authority, sni)
-    fields = tuple(field for field in head.headers if field[0].lower() != _CONTENT_LENGTH)
+    fields = tuple([field for field in head.headers if field[0].lower() != _CONTENT_LENGTH])
     line = (head.method, head.target, head.authority, head.protocol, head.http_version)
     return (stage, principal, listener, authority, sni, provider, model, line, fields)
 
