@@ -116,6 +116,12 @@ pid                     | integer | process id of the writer
 key_id                  | word    | root key generation that the chain's key comes from
 segment                 | integer | number of the file within the chain, from 1
 prev_segment            | integer | the file that this one continues
+prev_sha256             | word    | SHA-256 of these bytes
+tree_size               | integer | how many lines of the segment a checkpoint covers
+tree_root               | word    | root of the Merkle tree over them (RFC 6962)
+signer                  | word    | public key of the checkpoints of this segment
+signature               | word    | Ed25519 over a checkpoint, or over a new `signer`
+signed_by               | word    | public key before a new `signer`, which signed it
 prev_bytes              | integer | how many bytes of that file are in the chain; what follows is a torn tail
 count                   | integer | how many
 step_ms                 | integer | by how much the wall clock jumped

@@ -237,15 +237,16 @@ def _verify_lines(report: ChainReport, name: str, data: bytes, key: bytes, want:
             report.notes.append(f"{name}: torn tail at line {line.number}, after seq {report.head.seq}")
         elif record is None:
             report.problem = Problem(where, "the record was changed or is not one of ours")
-        elif wrong := _misfit(record.fields, report):
+        elif wrong := misfit(record.fields, report):
             report.problem = Problem(where, wrong)
         else:
-            _take(report, record, want)
+            take(report, record, want)
         if record is None or report.problem is not None:
             return
 
 
-def _misfit(fields: Mapping[str, Any], report: ChainReport) -> str:
+def misfit(fields: Mapping[str, Any], report: ChainReport) -> str:
+    """Why a record cannot come next in the chain, or ""."""
     seq = fields.get("seq")
     expected = report.head.seq + 1
     if fields.get("writer") != report.writer:
@@ -259,7 +260,8 @@ def _misfit(fields: Mapping[str, Any], report: ChainReport) -> str:
     return ""
 
 
-def _take(report: ChainReport, record: Record, want: frozenset[int]) -> None:
+def take(report: ChainReport, record: Record, want: frozenset[int]) -> None:
+    """Counts the record that comes next."""
     fields = record.fields
     report.records += 1
     report.head = Head(int(fields["seq"]), record.mac)

@@ -1,24 +1,29 @@
-"""`egress audit verify|show|tail|export`: the tamper-evident trail."""
+"""`egress audit verify|prove|public-key|show|tail|export`: the tamper-evident trail."""
 
 import argparse
 import heapq
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from proxy.audit_chain import SUPERVISOR, ChainReport, Head, Problem, Vouched, check_heads, verify_chain
+from proxy.audit_public import disproved, proof_of, verify_public
+from proxy.audit_seal import Signer
 from proxy.cli import CliError, Verb
-from proxy.cli._keys import actions, parse_duration
+from proxy.cli._keys import actions, load_root, parse_duration
 from proxy.cli._out import show
 from proxy.cli._trail import audit_directory, chain_keys, exchanges_in_order, line, records, time_of
+from proxy.keys.root import AUDIT_SIGNATURE
 from proxy.ocsf import activity
 from proxy.sinks._reader import Follower, segments
 from proxy.sinks.file import UnsafeAuditFile, writers
 
 _FILTERS = ("app", "outcome", "code", "id")
 _POLL_S = 0.3
+type _Check = Callable[..., ChainReport]
 _FORMATS: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {"ocsf": activity, "json": dict}
 
 
@@ -33,7 +38,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="WRITER:SEQ:MAC",
         help="a head kept elsewhere that must stand in the trail (repeatable); `verify --json` prints the present ones",
     )
+    verify.add_argument(
+        "--public-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="check the signed checkpoints instead of the keyed chain: what an auditor does, without the root key",
+    )
+    verify.add_argument("--proof", type=Path, metavar="FILE", help="check what `prove` printed, by --public-key")
     _add_directory(verify, default=argparse.SUPPRESS)
+    action("public-key", "print the public key of the checkpoints, of each root key")
+    prove = action("prove", "print the proof that one exchange's record stands in the trail")
+    prove.add_argument("id", metavar="ID", help="the exchange, as in its denial or record")
+    _add_directory(prove, default=argparse.SUPPRESS)
     for name, text in (("show", "print records"), ("tail", "print records and wait for more")):
         printing = action(name, text)
         _add_directory(printing, default=argparse.SUPPRESS)
@@ -65,7 +82,7 @@ def _add_directory(parser: argparse.ArgumentParser, *, default: object) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        return {"verify": _verify, "show": _show, "tail": _tail, "export": _export}[args.action](args)
+        return _ACTIONS[args.action](args)
     except UnsafeAuditFile as error:
         raise CliError("the audit trail is not safe to read", str(audit_directory(args)), str(error)) from None
 
@@ -87,23 +104,24 @@ def _kept_heads(texts: Sequence[str]) -> dict[str, dict[int, str]]:
 
 
 def verify_directory(
-    directory: Path, keys: Mapping[str, bytes], kept: Mapping[str, Mapping[int, str]]
+    directory: Path, check: _Check, kept: Mapping[str, Mapping[int, str]]
 ) -> tuple[list[ChainReport], list[Problem]]:
-    """Checks all chains of an audit directory against each other and against `kept` heads (writer -> seq -> MAC)."""
+    """Checks all chains of an audit directory against each other and against `kept` heads (writer -> seq -> MAC).
+    `check`: `verify_chain` or `verify_public` with their keys."""
     present = writers(directory)
     reports: list[ChainReport] = []
     told: dict[str, Vouched] = {}
     # The supervisor's chain first: on a running system the others only grow meanwhile, so no head can seem cut off.
     if SUPERVISOR in present:
         want = frozenset(kept.get(SUPERVISOR, {}))
-        reports.append(verify_chain(SUPERVISOR, segments(directory, SUPERVISOR), keys, want=want))
+        reports.append(check(SUPERVISOR, segments(directory, SUPERVISOR), want=want))
         told = reports[0].told
     for writer, heads in kept.items():
         told.setdefault(writer, Vouched()).heads.update(heads)
     for writer in present:
         if writer != SUPERVISOR:
             want = frozenset(told[writer].heads) if writer in told else frozenset()
-            reports.append(verify_chain(writer, segments(directory, writer), keys, want=want))
+            reports.append(check(writer, segments(directory, writer), want=want))
     return reports, list(_problems(reports, told, present))
 
 
@@ -120,8 +138,13 @@ def _problems(reports: Sequence[ChainReport], told: Mapping[str, Vouched], prese
 
 
 def _verify(args: argparse.Namespace) -> int:
+    if args.proof is not None:
+        return _verify_proof(args)
     directory = audit_directory(args)
-    reports, problems = verify_directory(directory, chain_keys(args), _kept_heads(args.head))
+    try:
+        reports, problems = verify_directory(directory, _check_of(args), _kept_heads(args.head))
+    except ValueError as error:
+        raise CliError(str(error), "--public-key", "`egress audit public-key` prints it") from None
     value = {
         "ok": not problems,
         "problems": [{"where": each.where, "what": each.what} for each in problems],
@@ -133,6 +156,46 @@ def _verify(args: argparse.Namespace) -> int:
     lines.append(f"{'OK' if not problems else 'NOT OK'}: {total} records in {len(reports)} chains, {directory}")
     show(args, value, "\n".join(lines))
     return 1 if problems else 0
+
+
+def _check_of(args: argparse.Namespace) -> _Check:
+    if args.public_key:
+        # One set for all chains: the supervisor's, which is first, tells of new keys to those that began with them.
+        return partial(verify_public, keys=set(args.public_key))
+    return partial(verify_chain, keys=chain_keys(args))
+
+
+def _verify_proof(args: argparse.Namespace) -> int:
+    if not args.public_key:
+        raise CliError("a proof is checked with a public key", "--proof", "add --public-key ed25519:…")
+    try:
+        proof = json.loads(args.proof.read_text())
+        why = disproved(proof, frozenset(args.public_key))
+    except FileNotFoundError:
+        raise CliError("there is no such file", str(args.proof), "name what `egress audit prove ID` printed") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CliError(f"not a proof: {error}", str(args.proof), "`egress audit prove ID` prints one") from None
+    show(args, {"ok": not why, "problem": why or None}, f"NOT OK: {why}" if why else f"OK: {proof['record']}")
+    return 1 if why else 0
+
+
+def _prove(args: argparse.Namespace) -> int:
+    directory = audit_directory(args)
+    for writer in writers(directory):
+        proof = proof_of(args.id, segments(directory, writer))
+        if proof is not None:
+            print(json.dumps(proof))
+            return 0
+    raise CliError("no checkpoint covers the end of such an exchange", args.id, "a checkpoint comes within a second")
+
+
+def _public_key(args: argparse.Namespace) -> int:
+    rows = [
+        {"root_key_id": each.id, "public_key": Signer(each.derive(AUDIT_SIGNATURE)).public}
+        for each in load_root(args.paths).generations
+    ]
+    show(args, rows, "\n".join(row["public_key"] for row in rows))
+    return 0
 
 
 def _chain_facts(report: ChainReport) -> dict[str, Any]:
@@ -197,4 +260,7 @@ def _tail(args: argparse.Namespace) -> int:
                 _print(args, record.fields)
 
 
+_ACTIONS = {
+    "verify": _verify, "prove": _prove, "public-key": _public_key, "show": _show, "tail": _tail, "export": _export,
+}  # fmt: skip
 VERB = Verb("audit", "verify and show the tamper-evident trail", _configure, _run)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.audit_chain import SUPERVISOR, Chain, Head
+from proxy.audit_seal import Seal, Signer
 from proxy.errors import Denied
 from proxy.model import AuditRecord
 from proxy.sinks import sinks
@@ -49,7 +50,8 @@ class AuditWriter:
     """One writer's chain: `<directory>/<writer_id>/NNNNNN.jsonl`. Every process that writes needs an id of its own.
 
     `chain_key` is `root.derive("audit_chain")`, `key_id` that root key's id; `older_keys` (id -> chain key) let a
-    chain go on that was begun before a rotation. `mirrors` name further sinks, best effort. `on_ready` is called from
+    chain go on that was begun before a rotation. `signers` (id -> Signer): with one for `key_id` the trail gets signed
+    checkpoints. `mirrors` name further sinks, best effort. `on_ready` is called from
     the thread when `ready` changes. Raises UnsafeAuditFile when the files are not safe to write.
     """
 
@@ -61,6 +63,7 @@ class AuditWriter:
         *,
         key_id: str = "",
         older_keys: Mapping[str, bytes] | None = None,
+        signers: Mapping[str, Signer] | None = None,
         mirrors: Sequence[str] = (),
         limits: Limits = Limits(),
         on_ready: Callable[[bool], None] | None = None,
@@ -80,6 +83,9 @@ class AuditWriter:
         self._linked = (point.segment, point.good_bytes)
         self._open: dict[str, None] = dict.fromkeys(point.open_ids)
         self._inflight = InFlight(self._files.path)
+        signer = (signers or {}).get(key_id)
+        before = (signers or {}).get(point.key_id) if point.key_id != key_id else None
+        self._seal = Seal(writer_id, signer, point.sha256, before) if signer is not None else None
         self._queue: deque[_Item] = deque()
         self._in_hand = 0
         self._refused = 0
@@ -187,10 +193,12 @@ class AuditWriter:
 
     def _run(self) -> None:
         while True:
-            self._wake.wait()
+            self._wake.wait(self._seal.wait_s(time.monotonic()) if self._seal is not None else None)
             self._wake.clear()
             while batch := self._take():
                 self._write_until_done(batch)
+            if self._seal is not None and self._seal.due(time.monotonic(), last=self._closing):
+                self._write_until_done([])
             if self._closing:
                 return
             self._urgent.wait(_LINGER_S)
@@ -224,7 +232,8 @@ class AuditWriter:
                 self._begin_segment()
             before = self._chain.head
             notes = self._notes()
-            lines = [self._line(record) for record in (*records, *notes)]
+            signed = self._checkpoint(last=self._closing and not records)
+            lines = [self._line(record) for record in (*signed, *records, *notes)]
             if lines:
                 self._files.write(b"".join(lines))
         except OSError:
@@ -232,6 +241,8 @@ class AuditWriter:
             self._linked = (self._files.number, self._files.size_bytes) if self._files.number else self._linked
             return False
         self._head = self._chain.head
+        if self._seal is not None:
+            self._seal.wrote(b"".join(lines), time.monotonic(), signed=bool(signed))
         self._after(records, notes)
         self._mirror(b"".join(lines))
         return True
@@ -247,6 +258,7 @@ class AuditWriter:
             "prev_segment": prev_segment,
             "prev_bytes": prev_bytes,
             "key_id": self._key_id or None,
+            **(self._seal.header(self._next_number) if self._seal is not None else {}),
         }
         line = self._line(AuditRecord("-", "event", self._clock(), header))
         open_ids = list(self._open)
@@ -256,8 +268,9 @@ class AuditWriter:
             )
             for at in range(0, len(open_ids), _IDS_PER_EVENT)
         ]
+        lines = line + b"".join(self._line(record) for record in carried)
         try:
-            self._files.begin(self._next_number, line + b"".join(self._line(record) for record in carried))
+            self._files.begin(self._next_number, lines)
         except FileExistsError:
             self._next_number += 1
             self._chain.head = before
@@ -267,6 +280,14 @@ class AuditWriter:
             raise
         self._next_number += 1
         self._head = self._chain.head
+        if self._seal is not None:
+            self._seal.begun(lines, time.monotonic())
+
+    def _checkpoint(self, *, last: bool) -> list[AuditRecord]:
+        """A signature over all lines before it, when one is due."""
+        if self._seal is None or not self._seal.due(time.monotonic(), last=last):
+            return []
+        return [AuditRecord("-", "event", self._clock(), self._seal.checkpoint(self._files.number))]
 
     def _line(self, record: AuditRecord) -> bytes:
         head = self._chain.head

@@ -24,6 +24,7 @@ CA_PASSPHRASE: Final = "ca_passphrase"  # noqa: S105 - the name of a purpose, no
 PROXY_TOKEN: Final = "proxy_token"  # noqa: S105 - the name of a purpose, not a secret
 MANIFEST: Final = "manifest"
 AUDIT_CHAIN: Final = "audit_chain"
+AUDIT_SIGNATURE: Final = "audit_signature"
 CACHE: Final = "cache"
 PLACEHOLDER: Final = "placeholder"
 MEMO: Final = "memo"
@@ -36,6 +37,7 @@ PURPOSES: Final = frozenset(
         PROXY_TOKEN,
         MANIFEST,
         AUDIT_CHAIN,
+        AUDIT_SIGNATURE,
         CACHE,
         PLACEHOLDER,
         MEMO,

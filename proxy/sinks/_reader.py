@@ -1,5 +1,6 @@
 """Reading audit directories: segments for the verifier, the head for a writer that resumes, records for people."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -45,7 +46,8 @@ def _read(path: Path, number: int, start: int = 0) -> bytes:
 @dataclass(frozen=True, slots=True)
 class Resumption:
     """Where a chain goes on: its last good record, the segment that holds it, how many bytes of that count, and the
-    exchanges that had begun and not ended (`apps`: id -> app where it is known)."""
+    exchanges that had begun and not ended (`apps`: id -> app where it is known). `sha256`: of those bytes; `key_id`: of
+    the segment."""
 
     head: Head
     segment: int
@@ -53,6 +55,8 @@ class Resumption:
     last_number: int
     open_ids: tuple[str, ...]
     apps: Mapping[str, str] = field(default_factory=dict)
+    sha256: str = ""
+    key_id: str = ""
 
 
 def resume_point(directory: Path, writer: str, keys: Mapping[str, bytes]) -> Resumption:
@@ -69,13 +73,18 @@ def resume_point(directory: Path, writer: str, keys: Mapping[str, bytes]) -> Res
 def _resume_in(segment: Segment, key: bytes, last_number: int) -> Resumption:
     head, good_bytes = Head(), 0
     open_ids: dict[str, None] = {}
-    for line in split_lines(segment.name, segment.read()):
+    data, key_id = segment.read(), ""
+    for line in split_lines(segment.name, data):
         record = read_record(line, key)
         if record is None or (head.seq and record.fields["seq"] != head.seq + 1):
             break
+        key_id = key_id or str(record.fields.get("key_id", ""))
         head, good_bytes = Head(record.fields["seq"], record.mac), line.start_bytes + len(line.data) + 1
         _note_open(open_ids, record.fields)
-    return Resumption(head, segment.number, good_bytes, last_number, tuple(open_ids))
+    return Resumption(
+        head, segment.number, good_bytes, last_number, tuple(open_ids),
+        sha256=hashlib.sha256(memoryview(data)[:good_bytes]).hexdigest(), key_id=key_id,
+    )  # fmt: skip
 
 
 def _with_inflight(point: Resumption, found: list[Segment], path: Path) -> Resumption:

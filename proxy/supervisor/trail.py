@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxy.audit_chain import SUPERVISOR, Head
+from proxy.audit_seal import Signer
 from proxy.dataplane.audit_writer import AuditWriter, WriterRegister, read_head
 from proxy.errors import Denied
-from proxy.keys.root import AUDIT_CHAIN
+from proxy.keys.root import AUDIT_CHAIN, AUDIT_SIGNATURE
 from proxy.model import AuditRecord
 from proxy.paths import Paths
 from proxy.sinks._reader import resume_point
@@ -27,7 +28,10 @@ def open_writer(paths: Paths, root: "RootKey", writer_id: str, **options: Any) -
     """The writer of one chain in the state directory's audit trail. Raises UnsafeAuditFile."""
     keys = chain_keys(root)
     older = {key_id: key for key_id, key in keys.items() if key_id != root.id}
-    return AuditWriter(paths.audit_dir, writer_id, keys[root.id], key_id=root.id, older_keys=older, **options)
+    signers = {each.id: Signer(each.derive(AUDIT_SIGNATURE)) for each in root.generations}
+    return AuditWriter(
+        paths.audit_dir, writer_id, keys[root.id], key_id=root.id, older_keys=older, signers=signers, **options
+    )
 
 
 class SupervisorTrail:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from proxy.audit_chain import SUPERVISOR, Head
+from proxy.audit_seal import Signer
 from proxy.dataplane.audit_writer import AuditWriter, WriterRegister
-from proxy.keys.root import AUDIT_CHAIN, RootKey
+from proxy.keys.root import AUDIT_CHAIN, AUDIT_SIGNATURE, RootKey
 from proxy.model import AuditRecord
 from proxy.paths import Paths
 from tests.cli._trust import Run, runner, start_once
@@ -30,16 +32,16 @@ def root(paths: Paths) -> RootKey:
     return start_once(paths)
 
 
-def _writer(paths: Paths, root: RootKey, name: str) -> AuditWriter:
-    return AuditWriter(paths.audit_dir, name, root.derive(AUDIT_CHAIN), key_id=root.id)
+def _writer(paths: Paths, root: RootKey, name: str, **options: Any) -> AuditWriter:
+    return AuditWriter(paths.audit_dir, name, root.derive(AUDIT_CHAIN), key_id=root.id, **options)
 
 
-def _trail(paths: Paths, root: RootKey, count: int = 10) -> None:
+def _trail(paths: Paths, root: RootKey, count: int = 10, **options: Any) -> None:
     """Two writers, witnessed by the supervisor."""
-    supervisor = _writer(paths, root, SUPERVISOR)
+    supervisor = _writer(paths, root, SUPERVISOR, **options)
     register = WriterRegister(supervisor)
     for name in ("w0", "w1"):
-        writer = _writer(paths, root, name)
+        writer = _writer(paths, root, name, **options)
         register.birth(name, 1, Head())
         for number in range(count):
             fields = {"app": "a" if number % 2 else "b", "outcome": "allowed", "method": "POST", "host": "api.test"}
@@ -181,3 +183,29 @@ def test_export(run: Run, paths: Paths, root: RootKey) -> None:
     of_app = run("audit", "export", "--app", "a").out.splitlines()
     assert {json.loads(line)["src_endpoint"]["name"] for line in of_app} == {"a"}
     assert len(run("audit", "export", "--since", "55s").out.splitlines()) < 20
+
+
+def test_an_auditor_needs_only_the_public_key(run: Run, paths: Paths, root: RootKey) -> None:
+    """`verify --public-key` without a root key: exit 0 on the genuine trail, 1 on a changed or cut one; proofs too."""
+    _trail(paths, root, signers={root.id: Signer(root.derive(AUDIT_SIGNATURE))})
+    key = run("audit", "public-key").out.strip()
+    proof = paths.state_dir / "proof.json"
+    proof.write_text(run("audit", "prove", "w1-4").out)
+    paths.root_key.rename(paths.state_dir / "elsewhere")
+    assert run("audit", "verify").code == 2
+    assert run("audit", "verify", "--public-key", key).code == 0
+    assert run("audit", "verify", "--public-key", key, "--proof", proof).code == 0
+    file = paths.audit_dir / "w1" / "000001.jsonl"
+    good = file.read_bytes()
+    file.write_bytes(good.replace(b'"api.test"', b'"evi.test"', 1))
+    outcome = run("audit", "verify", "--public-key", key)
+    assert outcome.code == 1
+    assert "not what this checkpoint signed" in outcome.out
+    file.write_bytes(b"".join(good.splitlines(keepends=True)[:-1]))
+    assert run("audit", "verify", "--public-key", key).code == 1
+    proof.write_text(proof.read_text().replace("allowed", "denied "))
+    assert run("audit", "verify", "--public-key", key, "--proof", proof).code == 1
+    proof.write_text("{}")
+    for words in (["--proof", proof], ["--public-key", key, "--proof", proof], ["--public-key", "nonsense"]):
+        assert run("audit", "verify", *words).code == 2
+    assert run("audit", "verify", "--public-key", key, "--proof", "nowhere").code == 2

@@ -14,6 +14,7 @@ from tests.attack.procedures.faults import request, status
 from tests.attack.procedures.keys import copy_of_state, start_once
 from tests.attack.wire import SSN
 from tests.attack.world import wait_until
+from tests.lab.product import ROOT
 
 _MOST_BYTES = 8192
 
@@ -217,21 +218,32 @@ def one_record(bench: Bench) -> None:
 
 @procedure("AUD-10")
 def proofs(bench: Bench) -> None:
-    """The trail verifies where no secret is: with what is public only."""
-    _written(bench, 2)
-    copy, _ = _copy(bench, "public")
-    state = bench.world.directory / "public-state"
-    shutil.copytree(copy_of_state(bench, "public-keys") / "ca", state / "ca", dirs_exist_ok=True)
-    done = subprocess.run(
-        [*bench_command(), "audit", "verify", "--dir", str(copy), "--state", str(state)],
-        capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
-    bench.check(done.returncode == 0, f"cannot be verified without the root secret: {done.stderr[:200]!r}")
+    """Where no secret is, the trail verifies with the public key, a changed record is found, and one record is proved
+    without the others."""
+    _written(bench, 6)
+    world, product = bench.world, bench.world.product
+    if product is None:
+        return
+    key = world.cli("audit", "public-key").stdout.strip()
+    last = json.loads(world.cli("audit", "export", "--format", "json").stdout.splitlines()[-1])["id"]
+    proved = wait_until(lambda: world.cli("audit", "prove", last, check=False).returncode == 0, 10)
+    bench.check(proved, "no checkpoint covers a record that is seconds old")
+    proof = bench.world.directory / "proof.json"
+    proof.write_text(world.cli("audit", "prove", last, check=False).stdout)
+    copy, file = _copy(bench, "public")
 
+    def auditor(*more: str) -> subprocess.CompletedProcess[str]:
+        nowhere = ["--dir", str(copy), "--state", str(bench.world.directory / "no-state"), "--public-key", key]
+        command = [sys.executable, "-m", "proxy.cli", "audit", "verify", *nowhere, *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
 
-def bench_command() -> list[str]:
-    """The command line of the product."""
-    return [sys.executable, "-m", "proxy.cli"]
+    done = auditor()
+    bench.check(done.returncode == 0, f"no check without the root secret: {(done.stdout + done.stderr)[:300]!r}")
+    bench.check(auditor("--proof", str(proof)).returncode == 0, "the proof of a record does not hold")
+    proof.write_text(proof.read_text().replace("allowed", "denied "))
+    bench.check(auditor("--proof", str(proof)).returncode == 1, "a changed record is proved, too")
+    file.write_bytes(file.read_bytes().replace(b'"allowed"', b'"denied" ', 1))
+    bench.check(auditor().returncode == 1, "a changed record is not noticed")
 
 
 @procedure("AUD-12")

@@ -239,6 +239,7 @@ def key_rotation(bench: Bench) -> None:
     world, product = bench.world, bench.world.product
     if product is None or world.wires is None:
         return
+    old = world.cli("audit", "public-key").stdout.strip()
     load = Load(bench, threads=2)
     bench.check(wait_until(lambda: load.answers[200] > 20, 20), "no load")
     world.cli("keys", "rotate")
@@ -249,6 +250,9 @@ def key_rotation(bench: Bench) -> None:
     load.end()
     done = verify(bench, audit_dir(bench))
     bench.check(done.returncode == 0, f"exit {done.returncode}: {done.stdout[:300]}")
+    # The old public key alone is enough: it signed the new one.
+    done = verify(bench, audit_dir(bench), "--public-key", old)
+    bench.check(done.returncode == 0, f"with the old public key: {done.stdout[:300]}")
     headers = [one for one in _records(audit_dir(bench)) if one.get("event") == "segment"]
     keys = {one["key_id"] for one in headers if one["writer"] == "supervisor"}
     bench.check(len(keys) == 2, f"the supervisor's chain was written with {keys}")
