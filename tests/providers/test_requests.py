@@ -118,6 +118,38 @@ def test_unreadable_or_ambiguous_requests_are_refused(body: bytes) -> None:
     assert caught.value.remedy
 
 
+_SPACE = st.sampled_from([b"", b" ", b"\t", b"\r\n", b" \n\t "])
+_DECIDING = ("model", "stream", "max_tokens", "max_completion_tokens", "n", "stream_options")
+
+
+@st.composite
+def _written(draw: st.DrawFn) -> tuple[bytes, bool]:
+    """A request with white space and escapes where JSON lets them stand; and whether a deciding member stands twice."""
+    names = ["model", *draw(st.lists(st.sampled_from((*_DECIDING, "user", "a")), max_size=4))]
+    parts = []
+    for name in names:
+        text = json.dumps(name).encode()
+        if draw(st.booleans()):
+            text = text.replace(b"o", b"\\u006f")
+        value = {"model": b'"m"', "n": b"1", "stream": b"false", "stream_options": b"null"}.get(name, b'"5"')
+        value = b"7" if name.startswith("max") else value
+        inner = draw(st.sampled_from([value, value, b'"\\"n\\": \\"n\\":"', b'{"n":1,"model":"x"}']))
+        spaces = [draw(_SPACE) for _ in range(4)]
+        shown = inner if name in ("user", "a") else value
+        parts.append(spaces[0] + text + spaces[1] + b":" + spaces[2] + shown + spaces[3])
+    return b"{" + b",".join(parts) + b"}", any(names.count(name) > 1 for name in _DECIDING)
+
+
+@given(_written())
+def test_a_deciding_member_that_stands_twice_is_refused_however_it_is_written(case: tuple[bytes, bool]) -> None:
+    body, twice = case
+    if twice:
+        with pytest.raises(Denied, match="malformed"):
+            call_of(body)
+    elif len(dict(pairs := json.loads(body, object_pairs_hook=list))) == len(pairs):
+        assert call_of(body).model == "m"
+
+
 @pytest.mark.parametrize(("choices", "refused"), [(1, False), (128, False), (129, True), (1 << 32, True)])
 def test_the_number_of_answers_is_bounded(choices: int, refused: bool) -> None:
     body = b'{"model":"m","n":%d}' % choices
