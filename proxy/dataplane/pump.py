@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # A revoked policy, an expired entry or a kill ends a live connection within this time.
 RECHECK_S: Final = 0.4
 # Frames of nothing take six bytes: as many as this holds are worked off between two looks at other connections.
-READ_BYTES: Final = 16 << 10
+READ_BYTES: Final = 4 << 10
 
 
 async def run_websocket(

@@ -55,6 +55,7 @@ class Product:
             "--inspectors", str(inspectors), "--explicit", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
             "--transparent", "127.0.0.1:0" if transparent else "off", "--drain", str(drain_s), *extra,
         ]  # fmt: skip
+        self.prefix: Sequence[str] = ()  # a command that starts `egress run` in a place of its own
         self.process: subprocess.Popen[str] | None = None
         self.listen: dict[str, str] = {}
 
@@ -64,7 +65,7 @@ class Product:
         """Starts it; with `wait`, returns when it is ready."""
         log = (self.paths.state_dir / "run.log").open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "proxy.cli", *self._arguments],
+            [*self.prefix, sys.executable, "-m", "proxy.cli", *self._arguments],
             stdout=self._stdout.open("w") if self._stdout else log, stderr=log, stdin=subprocess.DEVNULL, text=True,
             cwd=ROOT, env={**os.environ, **self._environment}, start_new_session=True,
         )  # fmt: skip

@@ -21,12 +21,14 @@ CLEAN_UP_S: Final = 90.0
 
 @dataclass
 class Bench:
-    """What a procedure works with. `world` is made at first use, and thrown away when `fresh` was asked for."""
+    """What a procedure works with. `world` is made at first use, and thrown away when `fresh` was asked for. `seen`:
+    figures for the report."""
 
     case: str
     shared: "Shared"
     problems: list[str] = field(default_factory=list)
     leaked: bool = False
+    seen: str = ""
 
     @property
     def world(self) -> NetWorld:
@@ -128,6 +130,6 @@ def carry_out(found: Procedure, shared: Shared, report: Any, titles: dict[str, A
         bench.problems.append(f"broke at line {ours.lineno}: {type(error).__name__}: {error}")
     if found.fresh or broke:
         bench.problems += shared.renew()
-    report.add(found.case, found.run.__name__, bench.problems, leaked=bench.leaked)
+    report.add(found.case, found.run.__name__, bench.problems, leaked=bench.leaked, seen=bench.seen)
     report.seconds[found.case] += time.monotonic() - started_s
     report.row(found.case, titles.get(found.case, {}).get("attack", found.run.__name__))
