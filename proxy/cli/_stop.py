@@ -9,7 +9,10 @@ from typing import Any
 from proxy.cli import CliError
 from proxy.cli._admin import ask, running
 from proxy.cli._issue import open_store
+from proxy.cli._keys import load_root
 from proxy.cli._policy import add_store
+from proxy.paths import Paths
+from proxy.stores.orders import Sealer
 from proxy.stores.ports import StoreUnavailable
 from proxy.stores.publish import this_user
 from proxy.stores.stops import StopsFile, deliver
@@ -32,8 +35,10 @@ def app_of(args: argparse.Namespace) -> str:
 
 def order(args: argparse.Namespace, app: str, reason: str | None) -> dict[str, Any]:
     """Stops `app` for `reason`, or lifts the stop (None). Returns `workers` (of this machine) and `store`: told or
-    not (it will be, as soon as it answers). CliError when a running proxy refuses."""
+    not (it will be, as soon as it answers). CliError when a running proxy refuses, and for a lift without the root key:
+    it has to be sealed."""
     by = this_user()
+    sealer = _sealer(args.paths, needed=reason is None)
     if running(args.paths):
         answer = ask(args.paths, "unkill" if reason is None else "kill", app=app, reason=reason or "", by=by)
         workers = int(answer.get("workers", 0))
@@ -41,18 +46,31 @@ def order(args: argparse.Namespace, app: str, reason: str | None) -> dict[str, A
         facts = None if reason is None else {"reason": reason, "by": by, "time_s": time.time()}
         StopsFile(args.paths.last_good).order(app, facts)
         workers = 0
-    return {"app": app, "workers": workers, "store": asyncio.run(_tell(args))}
+    return {"app": app, "workers": workers, "store": asyncio.run(_tell(args, sealer))}
 
 
-async def _tell(args: argparse.Namespace) -> bool:
+async def _tell(args: argparse.Namespace, sealer: Sealer | None) -> bool:
     store = open_store(args.store, args.paths)
     try:
-        await deliver(StopsFile(args.paths.last_good), store.config)
+        await deliver(StopsFile(args.paths.last_good), store.config, sealer, time.time())
     except StoreUnavailable:
         return False
     finally:
         await store.aclose()
     return True
+
+
+def _sealer(paths: Paths, *, needed: bool) -> Sealer | None:
+    """None without the installation's root key: a stop is obeyed without its seal. Raises CliError when `needed`."""
+    from proxy.keys.root import MANIFEST
+
+    try:
+        root = load_root(paths)
+    except CliError:
+        if needed:
+            raise
+        return None
+    return Sealer(root.derive(MANIFEST), root.older_manifest_seeds())
 
 
 def text(outcome: Mapping[str, Any], done: str) -> str:

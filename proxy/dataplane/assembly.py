@@ -16,6 +16,7 @@ from proxy.keys.root import CACHE, CREDENTIAL_PIN, MANIFEST, PLACEHOLDER, RootKe
 from proxy.paths import Paths
 
 if TYPE_CHECKING:
+    from proxy.dataplane.cache_client import ResponseCache
     from proxy.dataplane.flows import FlowHooks
     from proxy.dataplane.watcher import ConfigWatcher
     from proxy.inspector.client import InspectorClient
@@ -83,6 +84,7 @@ class Assembly:
             services.counters.set("tunnels_open", (), self.connections.tunnels)
             services.counters.set("bodies_held_bytes", (), self.connections.bodies.held_bytes)
         services.counters.set("connections_open", (), open_now)
+        services.counters.set("stops_restored", (), services.watcher.stops_restored)
         for sink, lost in services.audit.mirror_errors.items():
             services.counters.set("audit_mirror_lost", (sink,), lost)
         services.counters.set("audit_spool_full", ("kept",), services.audit.late_total)
@@ -132,7 +134,6 @@ class Assembly:
 
 async def assemble(start: Mapping[str, Any]) -> Assembly:
     """Builds everything. Raises what its parts raise: the worker ends, and its log says why."""
-    from proxy.dataplane.cache_client import ResponseCache
     from proxy.dataplane.ledger import Ledger
     from proxy.dataplane.limiter import Limiter
     from proxy.dataplane.master import build_master
@@ -167,9 +168,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
         worker_id=start["id"],
         watcher=watcher,
         inspector=_inspector_client(paths, root, start["inspectors"]),
-        cache=ResponseCache(
-            store.cache, cache_mac_key, on_forged=lambda app: counters.add("cache_forged_total", (app,))
-        ),
+        cache=_cache(store, cache_mac_key, counters),
         ledger=Ledger(store.budget, paths, start["id"], apps=_apps(watcher)),
         limiter=Limiter(paths),
         audit=open_writer(paths, root, start["id"], mirrors=start.get("audit_mirrors", ())),
@@ -191,6 +190,12 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
     parts.tasks = [asyncio.create_task(run) for run in runs]
     await services.inspector.start()
     return parts
+
+
+def _cache(store: "Store", mac_key: Callable[[str], bytes], counters: Counters) -> "ResponseCache":
+    from proxy.dataplane.cache_client import ResponseCache
+
+    return ResponseCache(store.cache, mac_key, on_forged=lambda app: counters.add("cache_forged_total", (app,)))
 
 
 def _apps(watcher: "ConfigWatcher") -> Callable[[], Mapping[str, AppPolicy]]:

@@ -61,6 +61,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric(
             "store_silent_seconds", "gauge", "Since when the store does not answer the supervisor; 0 while it does", ()
         ),
+        Metric("stops_restored", "gauge", "Stop orders that the store had lost and was given back", ()),
         Metric("config_reloads_total", "counter", "Revisions a worker met, by result (accepted, refused)", ("result",)),
         Metric("internal_errors_total", "counter", "Failures that ended in a denial, by place", ("place",)),
         Metric("worker_up", "gauge", "1 while the worker serves", ("worker",)),

@@ -25,10 +25,11 @@ from proxy.config.manifest import (
 )
 from proxy.config.snapshot import Snapshot
 from proxy.dataplane.contact import Contact
+from proxy.dataplane.stop_orders import StopOrders
 from proxy.paths import Paths
 from proxy.stores.last_good import LastGood
 from proxy.stores.ports import ConfigStore, StoreUnavailable
-from proxy.stores.stops import DAMAGED, Stops, StopsFile, deliver
+from proxy.stores.stops import StopsFile
 
 POLL_S: Final = 0.5
 STOPS_POLL_S: Final = 0.2
@@ -38,8 +39,6 @@ REFRESH_S: Final = 30.0
 RESUBSCRIBE_S: Final = 1.0
 # How far back a worker looks for the revision that named a publisher.
 LOG_LIMIT: Final = 1000
-# No token lives longer than this in practice (an hour by default); what the store had known exactly is lost.
-GIVEN_BACK_TTL_S: Final = 31 * 86_400
 
 type Compile = Callable[[bytes, int, Snapshot | None], Snapshot]
 
@@ -98,15 +97,12 @@ class ConfigWatcher:
         self._clock = clock
         self._poll_s = poll_s
         self._last_good = LastGood(paths.last_good, manifest_seed, older_seeds)
-        self._stops = StopsFile(paths.last_good)
+        self._stops = StopOrders(StopsFile(paths.last_good), store, manifest_seed, older_seeds, clock)
         self._accepted: Accepted | None = None
         self._snapshot: Snapshot | None = None
         self._refused_digest = ""
         self._unsaved: tuple[Manifest, bytes] | None = None
-        self._store_kills: dict[str, Mapping[str, Any]] = {}
-        self._pending: Mapping[str, Mapping[str, Any] | None] = {}
         self._epoch: int | None = None
-        self._epoch_known = 0
         self._refreshed_s = 0.0
         self._contact = Contact(paths.last_good, clock)
         self._wake = asyncio.Event()
@@ -137,12 +133,18 @@ class ConfigWatcher:
             else None,
             "kills": sorted(self.kills),
             "revoked": len(self.revoked),
+            "stops_restored": self.stops_restored,
         }
 
     @property
     def stale_s(self) -> float:
         """For how long the store has been silent: 0 while it answers, infinite when nobody knows."""
         return self._contact.silent_s if self.status.store_fault else 0.0
+
+    @property
+    def stops_restored(self) -> int:
+        """Stop orders that this process gave back to a store that had lost them."""
+        return self._stops.restored
 
     @property
     def outdated(self) -> bool:
@@ -155,7 +157,8 @@ class ConfigWatcher:
 
     async def run(self) -> None:
         """Loads the last good revision, then watches until it is cancelled. Never ends by itself."""
-        self._remember_stops()
+        self._stops.remember()
+        self._show_stops()
         await self.load_last_good()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._subscribe(), name="policy changes")
@@ -180,35 +183,21 @@ class ConfigWatcher:
         epoch = await self._store.epoch()
         due = time.monotonic() - self._refreshed_s >= REFRESH_S
         if epoch != self._epoch or due:
-            await self._learn_stops(epoch)
+            gave = await self._learn_stops(epoch)
             await self._learn_policy()
             # Content that was not there yet (a replica that lags) is asked for again at the next poll.
-            self._epoch = None if self.status.refused_why == "content" else epoch
+            self._epoch = None if gave or self.status.refused_why == "content" else epoch
             self._refreshed_s = time.monotonic()
         self._heard()
         await self._save()
 
     def read_stops(self) -> None:
-        """Takes this machine's own orders from disk. A file that cannot be read keeps what is known."""
-        try:
-            stops = self._stops.read()
-        except OSError:
-            return
-        for app in self._pending.keys() - stops.pending.keys():
-            # Another process has delivered it: until we hear of it from the store, its outcome stands in the file.
-            self._store_kills.pop(app, None)
-            self._store_kills |= {app: stops.kills[app]} if app in stops.kills else {}
-        self._pending = stops.pending
-        self.kills = Stops(self._store_kills, pending=self._pending).effective
+        """Takes this machine's own orders from disk."""
+        self._stops.read()
+        self._show_stops()
 
-    def _remember_stops(self) -> None:
-        try:
-            stops = self._stops.read()
-        except OSError:
-            stops = Stops(kills=DAMAGED)
-        self._store_kills, self.revoked, self._pending = dict(stops.kills), stops.revoked, stops.pending
-        self._epoch_known = stops.epoch
-        self.kills = stops.effective
+    def _show_stops(self) -> None:
+        self.kills, self.revoked = self._stops.kills, self._stops.revoked
 
     async def _poll(self) -> None:
         while True:
@@ -258,26 +247,15 @@ class ConfigWatcher:
             self._first.set()
 
     async def _deliver(self) -> None:
-        if self._stops.read().pending:
-            await deliver(self._stops, self._store)
+        if await self._stops.deliver():
             self._epoch = None
 
-    async def _learn_stops(self, epoch: int) -> None:
-        kills, revoked = dict(await self._store.kills()), await self._store.revoked_tokens()
-        if epoch < self._epoch_known:
-            # The store has lost its memory (wiped, restored from a backup). Nobody lifted these stops: give them back.
-            await self._give_back(kills, revoked)
-            kills, revoked = self._store_kills | kills, self.revoked | revoked
-        # In force first, on disk second: a full disk must not hold up a kill.
-        self._store_kills, self.revoked, self._epoch_known = kills, revoked, epoch
-        self.kills = Stops(self._store_kills, pending=self._pending).effective
-        await asyncio.to_thread(self._stops.learn, kills, revoked, epoch)
-
-    async def _give_back(self, kills: Mapping[str, Any], revoked: frozenset[str]) -> None:
-        for app in self._store_kills.keys() - kills.keys():
-            await self._store.set_kill(app, self._store_kills[app])
-        for token_id in self.revoked - revoked:
-            await self._store.revoke_token(token_id, ttl_s=GIVEN_BACK_TTL_S)
+    async def _learn_stops(self, epoch: int) -> bool:
+        """True when the store was given something back, which changes its epoch."""
+        try:
+            return await self._stops.learn(epoch)
+        finally:
+            self._show_stops()
 
     async def _learn_policy(self) -> None:
         raw = await self._store.head_manifest()

@@ -1,17 +1,21 @@
 """Kills and revoked tokens as this machine knows them, on disk: they bite before the store is asked, without it, and
 after a restart.
 
-`store` is what the store said last; `pending` is what an operator said here and the store has not been told yet (None
-lifts). Every worker watches the file, so a stop given on this machine needs neither store nor network.
+`kills` are the orders that the store said last (see orders.py); `pending` is what an operator said here and the store
+has not been told yet (None lifts). Every worker watches the file, so a stop given on this machine needs neither store
+nor network.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from proxy.keys.tokens import MAX_TTL_S
 from proxy.stores.last_good import locked, replace_file
+from proxy.stores.orders import Order, Sealer, stopped
 from proxy.stores.ports import ConfigStore
 
 _FILE: Final = "stops.json"
@@ -24,17 +28,18 @@ type Kills = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """`kills` and `revoked` from the store at its `epoch`, and `pending` orders of this machine that lie over them."""
+    """`kills` (orders) and `revoked` (token id -> until when that matters, in seconds) from the store at its `epoch`,
+    and `pending` orders of this machine that lie over them."""
 
     kills: Kills = field(default_factory=dict)
-    revoked: frozenset[str] = frozenset()
+    revoked: Mapping[str, float] = field(default_factory=dict)
     pending: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     epoch: int = 0
 
     @property
     def effective(self) -> Kills:
         """Kills in force: app (`*` for all) -> facts."""
-        kept = {app: facts for app, facts in self.kills.items() if app not in self.pending}
+        kept = {app: facts for app, facts in stopped(self.kills).items() if app not in self.pending}
         return kept | {app: facts for app, facts in self.pending.items() if facts is not None}
 
 
@@ -67,39 +72,42 @@ class StopsFile:
             old = self.read()
             self._write(replace(old, pending={**old.pending, app: facts}))
 
-    def learn(self, kills: Kills, revoked: frozenset[str], epoch: int) -> None:
+    def learn(self, kills: Kills, revoked: Mapping[str, float], epoch: int) -> None:
         """Takes over what the store says now."""
         with locked(self._directory):
             old = self.read()
-            if (dict(old.kills), old.revoked, old.epoch) != (dict(kills), revoked, epoch):
+            if (dict(old.kills), old.revoked.keys(), old.epoch) != (dict(kills), revoked.keys(), epoch):
                 self._write(Stops(kills, revoked, old.pending, epoch))
 
-    def delivered(self, app: str, facts: Mapping[str, Any] | None) -> None:
-        """The store has taken this order; it is forgotten unless a newer one came meanwhile."""
+    def delivered(self, app: str, facts: Mapping[str, Any] | None, order: Order) -> None:
+        """The store has taken this order; what was said here is forgotten unless something newer came meanwhile."""
         with locked(self._directory):
             old = self.read()
             if app in old.pending and old.pending[app] == facts:
-                kills = {name: body for name, body in old.kills.items() if name != app}
-                if facts is not None:
-                    kills[app] = facts
+                kills = {**old.kills, app: order}
                 pending = {name: body for name, body in old.pending.items() if name != app}
                 self._write(replace(old, kills=kills, pending=pending))
 
     def _write(self, stops: Stops) -> None:
         body = {
             "kills": dict(stops.kills),
-            "revoked": sorted(stops.revoked),
+            "revoked": dict(stops.revoked),
             "pending": dict(stops.pending),
             "epoch": stops.epoch,
         }
         replace_file(self._path, json.dumps(body).encode())
 
 
-async def deliver(stops: StopsFile, store: ConfigStore) -> None:
-    """Tells the store all pending orders. Raises StoreUnavailable; what it was told is not told again."""
-    for app, facts in list(stops.read().pending.items()):
-        await store.set_kill(app, facts)
-        stops.delivered(app, facts)
+async def deliver(stops: StopsFile, store: ConfigStore, sealer: Sealer | None, now_s: float) -> None:
+    """Tells the store all pending orders. Raises StoreUnavailable; what it was told is not told again. Without a
+    `sealer` only stops are told: they are obeyed without a seal."""
+    known = stops.read()
+    for app, facts in list(known.pending.items()):
+        order = facts if sealer is None else sealer.sealed(app, facts, after=known.kills.get(app), now_s=now_s)
+        if order is None:
+            continue
+        await store.set_kill(app, order)
+        stops.delivered(app, facts, order)
 
 
 def _parse(raw: bytes) -> Stops:
@@ -110,6 +118,13 @@ def _parse(raw: bytes) -> Stops:
             raise TypeError
         if not all(facts is None or isinstance(facts, dict) for facts in pending.values()):
             raise TypeError
-        return Stops(kills, frozenset(map(str, revoked)), pending, int(body["epoch"]))
-    except (ValueError, KeyError, TypeError):
+        return Stops(kills, _revoked(revoked), pending, int(body["epoch"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Stops(kills=DAMAGED)
+
+
+def _revoked(found: Any) -> Mapping[str, float]:
+    """A list is what older versions wrote."""
+    if isinstance(found, list):
+        return {str(token): time.time() + MAX_TTL_S for token in found}
+    return {str(token): float(until_s) for token, until_s in found.items()}

@@ -348,6 +348,7 @@ class Supervisor:
         own = self.totals.own
         own.set("ready", (), float(ready))
         own.set("store_up", (), float(not self.policy.watcher.status.store_fault))
+        own.set("stops_restored", (), self.policy.watcher.stops_restored)
         own.set("store_silent_seconds", (), self.policy.watcher.stale_s)
         own.set("ca_expires_timestamp_seconds", (), self.keys.ca.signing(time.time()).not_after_s)
         for slot, worker in enumerate(self.pool.current):

@@ -17,11 +17,13 @@ from proxy.config.manifest import Accepted, Manifest, Signer, parse, publisher_t
 from proxy.config.snapshot import Platform, Snapshot
 from proxy.dataplane import watcher as watcher_module
 from proxy.dataplane.watcher import ConfigWatcher
+from proxy.keys.tokens import MAX_TTL_S
 from proxy.paths import Paths
 from proxy.stores.embedded import EmbeddedStore
 from proxy.stores.last_good import LastGood
 from proxy.stores.memory import MemoryConfigStore
 from proxy.stores.open import open_store
+from proxy.stores.orders import Sealer, stopped
 from proxy.stores.ports import ConfigStore, StoreUnavailable
 from proxy.stores.publish import publish
 from proxy.stores.stops import StopsFile
@@ -500,13 +502,13 @@ def test_an_order_on_this_machine_needs_no_store_and_is_delivered_later(paths: P
                 seen.append("a" in one.kills and "a" in two.kills)
                 await asyncio.sleep(0.001)
             assert all(seen)
-            assert await store.kills() == {"a": {"reason": "incident"}}
+            assert (await store.kills())["a"]["reason"] == "incident"
             store.down = True
             StopsFile(paths.last_good).order("a", None)
             await until(lambda: "a" not in one.kills and "a" not in two.kills, 1.0)
             store.down = False
             await until(lambda: not StopsFile(paths.last_good).read().pending)
-            assert await store.kills() == {}
+            assert stopped(await store.kills()) == {}
 
     asyncio.run(scenario())
 
@@ -538,6 +540,80 @@ def test_a_store_that_lost_its_memory_lifts_no_kill(paths: Paths) -> None:
             )
             assert published.seq == 2
             await until(lambda: watcher.status.seq == 2)
+
+    asyncio.run(scenario())
+
+
+def _removed(_: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return None
+
+
+def _forged(kill: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**kill, "lifted": True, "number": kill["number"] + 1}
+
+
+def _replayed(kill: Mapping[str, Any]) -> Mapping[str, Any]:
+    return Sealer(SEED).sealed("a", None, after=None, now_s=(kill["number"] - 1) / 1000)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["epoch rises", "epoch stands still"])
+@pytest.mark.parametrize("attack", [_removed, _forged, _replayed])
+def test_who_writes_to_the_store_lifts_no_kill(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, attack: Callable[[Any], Any], told: bool
+) -> None:
+    """It holds on every machine that has seen it, over a restart too, and the store gets it back."""
+    monkeypatch.setattr(watcher_module, "REFRESH_S", 0.05)
+
+    async def scenario() -> None:
+        store = Broken()
+        await push(store, "one")
+        StopsFile(paths.last_good).order("a", {"reason": "incident"})
+        async with watching(store, paths) as watcher:
+            await until(lambda: not StopsFile(paths.last_good).read().pending)
+            await until(lambda: watcher.kills.get("a", {}).get("mac"))
+            kill = (await store.kills())["a"]
+            store.frozen_epoch = None if told else await store.epoch()
+            await store.set_kill("a", attack(kill))
+            while (await store.kills()).get("a") != kill:
+                assert "a" in watcher.kills
+                await asyncio.sleep(0.001)
+            assert "a" in watcher.kills
+            assert watcher.facts()["stops_restored"] == 1
+            await store.set_kill("a", attack(kill))
+        async with watching(store, paths) as watcher:
+            await watcher.first()
+            await until(lambda: watcher.facts()["stops_restored"] == 1)
+            assert "a" in watcher.kills
+            store.frozen_epoch = None
+            StopsFile(paths.last_good).order("a", None)
+            await until(lambda: "a" not in watcher.kills)
+            await until(lambda: not StopsFile(paths.last_good).read().pending)
+            assert "a" not in watcher.kills
+
+    asyncio.run(scenario())
+
+
+def test_who_writes_to_the_store_gives_no_token_back(paths: Paths) -> None:
+    """No verb does either; the id is forgotten when no token can be alive any more."""
+    now_s = [1_000_000.0]
+
+    async def scenario() -> None:
+        store = Broken()
+        await push(store, "one")
+        await store.revoke_token("t", ttl_s=600)
+        async with watching(store, paths, clock=lambda: now_s[0]) as watcher:
+            await until(lambda: "t" in watcher.revoked)
+            await until(lambda: "t" in StopsFile(paths.last_good).read().revoked)
+            store._revoked.clear()
+            await store.set_kill("other", {"reason": "the epoch rises"})
+            await until(lambda: "other" in watcher.kills)
+            assert "t" in watcher.revoked
+        async with watching(store, paths, clock=lambda: now_s[0]) as watcher:
+            await watcher.first()
+            assert "t" in watcher.revoked
+            now_s[0] += MAX_TTL_S + 1
+            await store.set_kill("other", None)
+            await until(lambda: "t" not in watcher.revoked)
 
     asyncio.run(scenario())
 

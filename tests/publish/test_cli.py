@@ -20,6 +20,7 @@ from proxy.keys.root import MANIFEST, RootKey
 from proxy.paths import Paths
 from proxy.stores.last_good import LastGood
 from proxy.stores.open import Store
+from proxy.stores.orders import stopped
 from proxy.stores.stops import StopsFile
 from proxy.stores.usage_rows import COUNTERS
 from tests.stores.kit import opened, valkey
@@ -214,8 +215,19 @@ def test_kill_and_unkill(cli: Cli) -> None:
     assert "all apps stopped" in cli("kill", "--all", "--reason", "x")[1]
     assert set(StopsFile(cli.paths.last_good).read().effective) == {"a", "*"}
     assert cli("unkill", "--all")[0] == cli("unkill", "a")[0] == 0
-    assert with_store(cli.url, lambda store: store.config.kills()) == {}
+    assert stopped(with_store(cli.url, lambda store: store.config.kills())) == {}
     assert StopsFile(cli.paths.last_good).read().effective == {}
+
+
+def test_without_the_root_key_one_may_stop_and_not_lift(cli: Cli) -> None:
+    """A lift has to be sealed; a stop is obeyed from anybody."""
+    cli.paths.root_key.unlink()
+    assert cli("kill", "a", "--reason", "incident 7")[0] == 0
+    assert "mac" not in with_store(cli.url, lambda store: store.config.kills())["a"]
+    code, _, err = cli("unkill", "a")
+    assert code == 2
+    assert "root key" in err
+    assert "a" in StopsFile(cli.paths.last_good).read().effective
 
 
 def test_kill_works_while_the_store_is_down(cli: Cli) -> None:

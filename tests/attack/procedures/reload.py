@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -354,3 +356,34 @@ def _one_revision_each(bench: Bench, known: set[str], wanted: int) -> None:
     bench.check(wait_until(read, 5), f"{len(found)} records of {wanted} requests")
     strange = {one for one in found if not any(one and full.startswith(one) for full in known)}
     bench.check(not strange, f"records name {sorted(strange)[:2]}")
+
+
+@procedure("ADM-03", fresh=True)
+def kill_lifted_in_the_store(bench: Bench) -> None:
+    """Who can write to the store removes a kill, or puts a lift of his own in its place: it holds, also over a restart
+    of the product, and stands in the store again."""
+    world, product, store = bench.world, product_of(bench), store_of(bench)
+    name = _P + "kills"
+    world.cli("kill", "alpha", "--reason", "test")
+    bench.check(wait_until(lambda: status(bench) == 403, 1.5), "still served 1.5 s after the kill")
+    order = json.loads(store.hget(name, "alpha"))
+    forged = json.dumps({**order, "lifted": True, "number": order["number"] + 1})
+    for attack, act in (
+        ("removed", partial(store.hdel, name, "alpha")),
+        ("forged", partial(store.hset, name, "alpha", forged)),
+    ):
+        act()
+        store.incr(_P + "epoch")
+        store.publish("egress:changes", "1")
+        back = wait_until(lambda: store.hget(name, "alpha") == json.dumps(order).encode(), _POLLED_S)
+        bench.check(back, f"{attack}: the store does not get the order again")
+        if status(bench) != 403:
+            bench.leak(f"{attack}: the kill is lifted")
+    store.hdel(name, "alpha")
+    product.stop()
+    if world.wires:
+        world.wires.gw.call(product.start)
+    if status(bench) != 403:
+        bench.leak("removed before a restart: the kill is lifted")
+    world.cli("unkill", "alpha")
+    bench.check(wait_until(lambda: status(bench) == 200, 5), "unkill does not lift it")
