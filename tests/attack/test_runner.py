@@ -99,3 +99,11 @@ def test_every_file_of_wire_cases_can_be_read() -> None:
 
 def test_the_catalogue_is_whole() -> None:
     assert len(known_cases()) == 192
+
+
+def test_every_case_of_the_catalogue_is_said() -> None:
+    """As wire cases, as a procedure, or both."""
+    wire = {case["id"] for case in load(sorted(HERE.glob("*.yaml")))}
+    said = wire | {found.case for found in procedures.all_of("")}
+    assert set(known_cases()) - said == set()
+    assert said <= set(known_cases())
