@@ -166,6 +166,9 @@ class FrameGuard:
                 self._spend("empty")
         else:
             acknowledges = kind in {_SETTINGS, _PING} and flags & _ACK
+            if kind == _SETTINGS and acknowledges and length:
+                # RFC 9113 section 6.5; h2 would call it PROTOCOL_ERROR.
+                raise Flood(ErrorCodes.FRAME_SIZE_ERROR, "SETTINGS acknowledged with a payload")
             self._spend("other" if acknowledges else _CONTROL.get(kind, "other"))
 
     def _count_head(self, length: int, *, ended: bool) -> None:

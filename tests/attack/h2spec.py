@@ -154,10 +154,7 @@ after_preface(
     "6.9.2", "Sends a SETTINGS_INITIAL_WINDOW_SIZE settings with an exceeded maximum window size value", FLOW,
     frames=[frame_bytes(4, 0, 0, _setting(4, 2**31))],
 )  # fmt: skip
-# hyperframe takes the payload for bad data before h2 can see a wrong size: the connection ends, the code differs.
-after_preface(
-    "6.5", "Sends a SETTINGS frame with ACK flag and payload", SIZE, PROTOCOL, frames=[frame_bytes(4, 1, 0, b"\0")]
-)
+after_preface("6.5", "Sends a SETTINGS frame with ACK flag and payload", SIZE, frames=[frame_bytes(4, 1, 0, b"\0")])
 after_preface(
     "6.5", "Sends a SETTINGS frame with a stream identifier other than 0x0", PROTOCOL,
     frames=[frame_bytes(4, 0, 1, _setting(3, 100))],
