@@ -57,10 +57,10 @@ def filled(per_template: int) -> Iterator[str]:
 
 
 def _hole(fake: Any, hole: re.Match[str]) -> str:
-    return _identity(fake, hole[1])
+    return identity(fake, hole[1])
 
 
-def _identity(fake: Any, kind: str) -> str:
+def identity(fake: Any, kind: str) -> str:
     makers = {
         "name": fake.name, "first": fake.first_name, "last": fake.last_name, "city": fake.city, "zip": fake.postcode,
         "street": fake.street_address, "address": lambda: fake.address().replace("\n", ", "), "country": fake.country,

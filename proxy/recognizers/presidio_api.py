@@ -54,8 +54,9 @@ class EgressRecognizer(EntityRecognizer):
 
 
 def recognizers(supported_language: str = "en") -> list[EgressRecognizer]:
-    """All of ours but the bridges to presidio's own, loaded. `rampart_full` is left to `paranoid`."""
-    ours = (item for item in discover() if not item.name.startswith("presidio:") and item.name != "rampart_full")
+    """All of ours but the bridges to presidio's own, loaded. Of the ways to ask Rampart, that of `balanced`."""
+    others = {"rampart", "rampart_full"}
+    ours = (item for item in discover() if not item.name.startswith("presidio:") and item.name not in others)
     return [EgressRecognizer(item, supported_language) for item in ours]
 
 

@@ -72,7 +72,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         "strict", STRUCTURED | PROSE, 0.5, frozenset({"rampart"}), _HARD,
         {"US_DRIVER_LICENSE": 0.6, "US_BANK_NUMBER": 0.6},
     ),
-    "balanced": Profile("balanced", STRUCTURED | PROSE, 0.4, frozenset({"rampart"}), _USUAL),
+    "balanced": Profile("balanced", STRUCTURED | PROSE, 0.4, frozenset({"rampart_quick"}), _USUAL),
     "paranoid": Profile(
         "paranoid", STRUCTURED | PROSE | {"URL", "MAC_ADDRESS", "AGE"}, 0.3, frozenset({"rampart_full", "spacy_ner"})
     ),

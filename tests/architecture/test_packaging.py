@@ -39,7 +39,7 @@ def test_only_our_two_packages_are_in_it(wheel: zipfile.ZipFile) -> None:
 
 def test_every_module_and_data_file_is_in_it(wheel: zipfile.ZipFile) -> None:
     inside = set(wheel.namelist())
-    kinds = {".py", ".yaml", ".json", ".txt", ".npy"}
+    kinds = {".py", ".yaml", ".json", ".txt", ".npy", ".npz"}
     files = [path for package in ("proxy", "addons") for path in (ROOT / package).rglob("*") if path.suffix in kinds]
     missing = [name for path in files if (name := path.relative_to(ROOT).as_posix()) not in inside]
     assert not missing

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from proxy.recognizers import _encoder, rampart
+from proxy.recognizers import _encoder, _layers, _onnx, rampart
 from proxy.recognizers._onnx import Array, Graph
 
 TEXTS = (
@@ -76,15 +76,47 @@ def test_padding_is_not_attended_to() -> None:
 def test_nibbles_are_unpacked_low_first_around_eight() -> None:
     packed = np.array([[[0x80, 0xF7]], [[0x08, 0x19]]], np.uint8)
     scales = np.array([0.5, 2.0], np.float32)
-    assert _encoder._unpacked(packed, scales).tolist() == [[-4, 0, -0.5, 3.5], [0, -16, 2, -14]]
+    assert _layers.unpacked(packed, scales).tolist() == [[-4, 0, -0.5, 3.5], [0, -16, 2, -14]]
+
+
+def encoder_of(model: bytes) -> _encoder.Encoder:
+    source = _onnx.read(model)
+    return _encoder.Encoder(source, _layers.published(source))
 
 
 @pytest.mark.parametrize("model", [b"", b"no model", b"\x3a\x00", Graph().model({}, {})])
 def test_what_is_not_the_model_is_refused(model: bytes) -> None:
     with pytest.raises((KeyError, ValueError, IndexError)):
-        _encoder.Encoder(model)
+        encoder_of(model)
 
 
 def test_a_model_that_was_cut_is_refused() -> None:
     with pytest.raises((KeyError, ValueError, IndexError)):
-        _encoder.Encoder(published().read_bytes()[:-1000])
+        encoder_of(published().read_bytes()[:-1000])
+
+
+def test_layers_are_read_as_they_were_stored(tmp_path: Path) -> None:
+    layers = _layers.read(rampart.QUICK_PATH)
+    np.savez(tmp_path / "again.npz", **_layers.stored(layers))
+    again = _layers.read(tmp_path / "again.npz")
+    before, after = _layers.stored(layers), _layers.stored(again)
+    assert before.keys() == after.keys()
+    assert all((before[name] == after[name]).all() for name in before)
+    assert [layer.inner.columns.shape for layer in again.layers] == [(384, 768)] * 3
+
+
+@pytest.mark.parametrize("missing", ["head.bias", "1.inner.columns"])
+def test_layers_with_a_part_missing_are_refused(missing: str, tmp_path: Path) -> None:
+    kept = _layers.stored(_layers.read(rampart.QUICK_PATH))
+    del kept[missing]
+    np.savez(tmp_path / "less.npz", **kept)
+    with pytest.raises(KeyError):
+        _layers.read(tmp_path / "less.npz")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_small_encoder_says_what_the_whole_one_says(text: str) -> None:
+    (ids,) = windows([text])
+    ours, theirs = rampart.model().quick.run([ids])[0], rampart.model().encoder.run([ids])[0]
+    assert ours.shape == theirs.shape
+    assert (kinds(ours) == kinds(theirs)).mean() >= 0.9

@@ -1,0 +1,61 @@
+"""Which windows the whole model reads after the small one, and what that may cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from proxy.recognizers import rampart
+from proxy.recognizers._onnx import Array
+
+PERSON, LOCATION = 1, 2
+
+
+@dataclass
+class Says:
+    """An encoder that gives every piece of a window the kind and probability that its first piece stands for."""
+
+    chances: dict[int, tuple[int, float]]
+    seen: list[list[int]] = field(default_factory=list)
+
+    def run(self, windows: Sequence[Sequence[int]]) -> Array:
+        groups = rampart.model().groups
+        logits = np.full((len(windows), max(map(len, windows)), len(groups)), -50.0, np.float32)
+        for row, ids in enumerate(windows):
+            self.seen.append(list(ids))
+            kind, chance = self.chances[ids[1]]
+            logits[row, :, int(groups[:, kind].argmax())] = np.log(chance)
+            logits[row, :, int(groups[:, 0].argmax())] = np.log(1 - chance)
+        return logits
+
+
+def read(chances: dict[int, tuple[int, float]], windows: Sequence[tuple[int, ...]]) -> tuple[list[int], set[int]]:
+    """(first pieces of the windows that the whole model read, first pieces that got an answer)"""
+    whole, quick = Says(dict.fromkeys(chances, (PERSON, 0.99))), Says(chances)
+    loaded = replace(rampart.model(), encoder=whole, quick=quick)  # type: ignore[arg-type] - two encoders with `run`
+    answers = dict(rampart._read_quickly(loaded, windows))
+    for ids, row in answers.items():
+        sure = 0.99 if [rampart.model().cls, *ids, rampart.model().sep] in whole.seen else chances[ids[0]][1]
+        assert row[1:-1].shape == (len(ids), 4)
+        assert row[1, 1:3].max() == pytest.approx(sure, abs=1e-3)
+    return sorted(ids[1] for ids in whole.seen), {ids[0] for ids in answers}
+
+
+def test_what_the_small_one_is_sure_of_is_read_once() -> None:
+    # Of the two kinds asked for, one is not in doubt.
+    near, far = rampart.DOUBT, 3 * rampart.DOUBT
+    chances = {10: (PERSON, near), 11: (PERSON, far), 12: (LOCATION, 1 - far), 13: (LOCATION, 1 - near)}
+    second, answered = read(chances, [(first, 1, 2) for first in chances])
+    assert second == [11, 12]
+    assert answered == set(chances)
+
+
+def test_second_looks_are_bounded_by_a_share_of_the_text() -> None:
+    chances = dict.fromkeys(range(1000, 1400), (PERSON, 0.5))
+    windows = [(first, *range(1, 10)) for first in chances]
+    second, answered = read(chances, windows)
+    tokens = 10 * len(windows)
+    assert answered == set(chances)
+    assert 10 * len(second) <= rampart.SECOND_LOOK_TOKENS + rampart.SECOND_LOOK_SHARE * tokens
+    assert 10 * len(second) > rampart.SECOND_LOOK_SHARE * tokens
