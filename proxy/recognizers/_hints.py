@@ -6,6 +6,7 @@ from typing import Final
 
 from ahocorasick_rs import AhoCorasick
 
+from proxy.recognizers._slices import SLICE_CHARS, slices
 from proxy.recognizers.base import folds_oddly
 
 
@@ -24,11 +25,8 @@ class Hints:
         if folds_oddly(text):
             yield from ((row, [(0, len(text))]) for row in range(len(self._needed)))
             return
-        hits = self._automaton.find_matches_as_indexes(text.lower(), overlapping=True)
-        if not hits:
-            return
         places: defaultdict[int, list[int]] = defaultdict(list)
-        for piece, start, _ in hits:
+        for piece, start, _ in occurrences(self._automaton, text.lower()):
             for row in self._rows[piece]:
                 places[row].append(start)
         for row in sorted(places):
@@ -38,14 +36,29 @@ class Hints:
         """Patterns that could match; none that needs nothing."""
         if folds_oddly(text):
             return {row for row, needed in enumerate(self._needed) if needed}
-        hits = {piece for piece, _, _ in self._automaton.find_matches_as_indexes(text.lower(), overlapping=True)}
+        hits = {piece for piece, _, _ in occurrences(self._automaton, text.lower())}
         return {row for piece in hits for row in self._rows[piece]}
+
+
+def occurrences(pieces: AhoCorasick, text: str) -> Iterable[tuple[int, int, int]]:
+    """(which, start, end) of each, those that overlap too, in order. In slices: the automaton keeps a number of eight
+    bytes for each of the text's. The pieces are shorter than half of the slices' overlap."""
+    if len(text) <= SLICE_CHARS:
+        return pieces.find_matches_as_indexes(text, overlapping=True)
+    return _in_slices(pieces, text)
+
+
+def _in_slices(pieces: AhoCorasick, text: str) -> Iterator[tuple[int, int, int]]:
+    for each in slices(len(text)):
+        for which, start, end in pieces.find_matches_as_indexes(text[each.start : each.end], overlapping=True):
+            if each.first <= start + each.start < each.last:
+                yield which, start + each.start, end + each.start
 
 
 def holds(text: str, pieces: AhoCorasick) -> bool:
     """Whether one of the pieces occurs, as it is written."""
     try:
-        return bool(pieces.find_matches_as_indexes(text))
+        return any(pieces.find_matches_as_indexes(text[each.start : each.end]) for each in slices(len(text)))
     except UnicodeEncodeError:
         # A lone surrogate: the automaton reads UTF-8.
         return True

@@ -15,7 +15,7 @@ from typing import Final
 from ahocorasick_rs import AhoCorasick
 
 from proxy.model import Finding
-from proxy.recognizers._hints import joined
+from proxy.recognizers._hints import joined, occurrences
 from proxy.recognizers.base import (
     CONTEXT_AFTER_CHARS,
     CONTEXT_BEFORE_CHARS,
@@ -119,7 +119,7 @@ def _rows(text: str) -> Iterator[tuple[int, int, int]]:
     lower = text.lower().encode("utf-8", "replace").decode()
     everywhere = len(lower) != len(text)
     spoken: defaultdict[int, list[int]] = defaultdict(list)
-    for which, start, end in automaton.find_matches_as_indexes(lower, overlapping=True):
+    for which, start, end in occurrences(automaton, lower):
         if not _inside_word(lower, start, end):
             for row in rows[which]:
                 spoken[row].append(start)

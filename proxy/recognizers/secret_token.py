@@ -12,6 +12,7 @@ from typing import Final
 from ahocorasick_rs import AhoCorasick
 
 from proxy.model import Finding
+from proxy.recognizers._hints import occurrences
 from proxy.recognizers.base import SURE, WITH_CONTEXT_ONLY, Recognizer
 
 _B: Final = r"[A-Za-z0-9_\-]"
@@ -237,7 +238,7 @@ def _score(value: str) -> float:
 
 def _find(text: str) -> Iterator[Finding]:
     taken = 0
-    for which, start, _ in sorted(_automaton().find_matches_as_indexes(text, overlapping=True), key=_longest_first):
+    for which, start, _ in sorted(occurrences(_automaton(), text), key=_longest_first):
         literal = _LITERALS[which]
         host_like = literal[0] == "." or "." in literal[1:-2]
         if start < taken or (not host_like and _inside_word(text, start)):

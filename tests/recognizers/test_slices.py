@@ -6,11 +6,13 @@ import re
 from collections.abc import Sequence
 
 import pytest
+from ahocorasick_rs import AhoCorasick
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.model import Finding
-from proxy.recognizers import seed_phrase
+from proxy.recognizers import national_id, secret_token, seed_phrase
+from proxy.recognizers._hints import holds, occurrences
 from proxy.recognizers._slices import OVERLAP_CHARS, SLICE_CHARS, slices
 from proxy.recognizers.base import Recognizer
 from proxy.recognizers.engine import Engine
@@ -88,3 +90,19 @@ def test_a_seed_phrase_across_slices_is_found(place: int) -> None:
     assert seed_phrase.RECOGNIZER.trigger(text)
     assert [each.entity for each in seed_phrase.RECOGNIZER.find(text)] == ["SEED_PHRASE"]
     assert not seed_phrase.RECOGNIZER.trigger("a quick brown fox and " * SLICE_CHARS)
+
+
+@pytest.mark.parametrize("shift", [-3, -1, 0, 1])
+@pytest.mark.parametrize("edge", ["first", "last", "start", "end"])
+def test_a_piece_at_any_edge_occurs_once(edge: str, shift: int) -> None:
+    pieces = AhoCorasick(["sk-", "sk-ant-", "k-"])
+    place = getattr(list(slices(3 * SLICE_CHARS))[1], edge) + shift
+    text = "." * place + "sk-ant-" + "." * (3 * SLICE_CHARS - place)
+    assert list(occurrences(pieces, text)) == pieces.find_matches_as_indexes(text, overlapping=True)
+    assert holds(text, pieces)
+    assert not holds("." * 3 * SLICE_CHARS, pieces)
+
+
+def test_pieces_are_shorter_than_half_of_what_slices_share() -> None:
+    longest = max(map(len, (*secret_token._LITERALS, *(word for kind in national_id.KINDS for word in kind.context))))
+    assert longest < OVERLAP_CHARS // 2
