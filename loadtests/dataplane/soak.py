@@ -125,6 +125,7 @@ class Soak:
             "rss_slope_mb_per_h": _mb_per_h(settled),
             "rss_slope_last_quarter_mb_per_h": _mb_per_h(late),
             "rss_slope_by_process_mb_per_h": self._by_process(settled),
+            "rss_slope_by_process_last_quarter_mb_per_h": self._by_process(late),
             "descriptors": [first.descriptors, last.descriptors],
             "descriptors_peak": max(sample.descriptors for _, sample in self.samples),
             "denied": self._denied(),
