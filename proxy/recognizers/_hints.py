@@ -41,7 +41,7 @@ class Hints:
 
 
 def occurrences(pieces: AhoCorasick, text: str) -> Iterable[tuple[int, int, int]]:
-    """(which, start, end) of each, those that overlap too, in order. In slices: the automaton keeps a number of eight
+    """(which, start, end) of each, those that overlap too. In slices: the automaton keeps a number of eight
     bytes for each of the text's. The pieces are shorter than half of the slices' overlap."""
     if len(text) <= SLICE_CHARS:
         return pieces.find_matches_as_indexes(text, overlapping=True)

@@ -98,7 +98,7 @@ def test_a_piece_at_any_edge_occurs_once(edge: str, shift: int) -> None:
     pieces = AhoCorasick(["sk-", "sk-ant-", "k-"])
     place = getattr(list(slices(3 * SLICE_CHARS))[1], edge) + shift
     text = "." * place + "sk-ant-" + "." * (3 * SLICE_CHARS - place)
-    assert list(occurrences(pieces, text)) == pieces.find_matches_as_indexes(text, overlapping=True)
+    assert sorted(occurrences(pieces, text)) == sorted(pieces.find_matches_as_indexes(text, overlapping=True))
     assert holds(text, pieces)
     assert not holds("." * 3 * SLICE_CHARS, pieces)
 
