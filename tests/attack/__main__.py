@@ -19,11 +19,12 @@ from tests.attack.judge import Judge
 from tests.attack.limit import OutOfTime, limited
 from tests.attack.net import missing, sweep
 from tests.attack.procedures import Shared
-from tests.attack.wire import HERE, load, runs
+from tests.attack.wire import HERE, Run, load, runs
 
 MOST_BASELINE_RUNS = 24
 MOST_BROKEN = 3
-CASE_S = 600.0
+CASE_S = 240.0
+RUN_S = 3.0
 PUBLIC = HERE / "data" / "cases_public.jsonl"
 
 
@@ -70,8 +71,9 @@ def wire_cases(shared: Shared, cases: list[dict[str, Any]], report: Report, titl
         started_s = time.monotonic()
         try:
             shared.bury()
-            with limited(CASE_S):
-                _wire_case(Judge(shared.world()), number, group, report)
+            planned = [(run, int(case.get("repeat", 1))) for case in group for run in runs(case)]
+            with limited(CASE_S + RUN_S * len(planned)):
+                _wire_case(Judge(shared.world()), number, planned, report)
             broken = 0
         except (Exception, OutOfTime) as error:
             broken += 1
@@ -83,10 +85,10 @@ def wire_cases(shared: Shared, cases: list[dict[str, Any]], report: Report, titl
             return
 
 
-def _wire_case(judge: Judge, number: str, group: list[dict[str, Any]], report: Report) -> None:
+def _wire_case(judge: Judge, number: str, planned: list[tuple[Run, int]], report: Report) -> None:
     before = judge.world.metrics()
     codes: Counter[str] = Counter()
-    for run, times in ((run, int(case.get("repeat", 1))) for case in group for run in runs(case)):
+    for run, times in planned:
         # A baseline has nothing left to show once it leaked, and its hangs cost minutes.
         if judge.world.baseline and (number in report.leaked or report.ran[number] >= MOST_BASELINE_RUNS):
             return
