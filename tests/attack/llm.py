@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -41,7 +42,7 @@ class Books:
         self.lines: list[tuple[dict[str, Any], str]] = []
         if bench.world.trail:
             bench.world.trail.more()
-        self._before = usage(bench)
+        self._before = _at_rest(bench)
 
     def records(self, count: int) -> list[dict[str, Any]]:
         """The terminal records of model calls, at least `count` of them unless that takes too long."""
@@ -68,6 +69,18 @@ class Books:
 
         wait_until(enough, _RECORD_WAIT_S)
         return grown
+
+
+def _at_rest(bench: Bench) -> dict[str, int]:
+    """The sums once what was called before is in them: a worker ships its counts four times a second."""
+    before = usage(bench)
+    for _ in range(10):
+        time.sleep(0.7)
+        now = usage(bench)
+        if now == before:
+            break
+        before = now
+    return before
 
 
 def usage(bench: Bench) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Poisoned policies of other products in our schema (data/policy_rows.yaml), as files that `egress check` reads."""
+"""Poisoned policies of other products in our schema (policy_rows.yml), as files that `egress check` reads."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from proxy.config.errors import ConfigErrors
 from tests.attack.wire import HERE
 
 HEAD = "version: 1\napp: a\nowner: x@example.com\nstage: production\nidentify: {token: true}\nallow:\n"
-ROWS: list[dict[str, Any]] = yaml.safe_load((HERE / "data" / "policy_rows.yaml").read_text())["rows"]
+ROWS: list[dict[str, Any]] = yaml.safe_load((HERE / "policy_rows.yml").read_text())["rows"]
 
 
 def text_of(row: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 JSONTestSuite that parsers read in several ways (all others: tests/inspection). `make attack` sends them live, too."""
 
 import base64
-import json
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,10 @@ from proxy.bodies.json_spans import replace, scan
 from proxy.dataplane import h1
 from proxy.errors import Denied
 from tests import shared_data
-from tests.attack.wire import HERE
 from tests.inspection.kit import policy, run
 
-_ROWS = (HERE / "data" / "te_gadgets.jsonl").read_text().splitlines()
-GADGETS = {row["name"]: base64.b64decode(row["header_line_b64"]) for row in map(json.loads, _ROWS)}
+_ROWS = shared_data.rows("security/smuggler/te_gadgets.jsonl")
+GADGETS = {row["name"]: base64.b64decode(row["header_line_b64"]) for row in _ROWS}
 PLACES = {
     "with a length": b"Content-Length: 6\r\n%s\r\n",
     "alone": b"%s\r\n",
@@ -26,6 +24,7 @@ PLACES = {
 TRANSFORMS = sorted((shared_data.ROOT / "security/jsontestsuite/test_transform").glob("*.json"))
 
 
+@shared_data.needs("security/smuggler/te_gadgets.jsonl")
 def test_the_gadgets_are_whole() -> None:
     assert len(_ROWS) == 668
 
@@ -43,6 +42,7 @@ def test_the_true_fields_are_taken() -> None:
     assert framed(b"Content-Length: 6\r\n")[1] == h1.Framing(6)
 
 
+@shared_data.needs("security/smuggler/te_gadgets.jsonl")
 @pytest.mark.parametrize("name", GADGETS)
 def test_gadget(name: str) -> None:
     """Refused, or framed in the one way that its true fields say, without a field that another parser could misread."""

@@ -1,6 +1,5 @@
 """Every policy row of the corpora stands in our table, and is refused for its own reason at its own line."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 
 from tests import shared_data
 from tests.attack.policyrows import ROWS, misjudged
-from tests.attack.wire import HERE
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['of']} {row['name']}")
@@ -20,9 +18,9 @@ def named(of: str) -> set[str]:
     return {str(row["name"]) for row in ROWS if row["of"] == of}
 
 
+@shared_data.needs("security/own/yaml_policy_cases.jsonl")
 def test_the_own_rows_are_whole() -> None:
-    rows = (HERE / "data" / "yaml_policy_cases.jsonl").read_text().splitlines()
-    assert named("own") == {json.loads(row)["name"] for row in rows}
+    assert named("own") == {row["name"] for row in shared_data.rows("security/own/yaml_policy_cases.jsonl")}
 
 
 @shared_data.needs("security/pipelock")

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import shared_data
 from tests.attack import procedures
-from tests.attack.__main__ import Report, conclude, known_cases
+from tests.attack.__main__ import Report, conclude, known_cases, said
 from tests.attack.procedures import Bench, Procedure, Shared
-from tests.attack.wire import HERE, load, runs
+from tests.attack.wire import HERE, absent, load, runs
 
 
 def carried_out(act: Callable[[Bench], None], report: Report, limit_s: float = 60.0) -> Shared:
@@ -86,6 +87,7 @@ def test_one_that_did_not_run_has_failed(capsys: pytest.CaptureFixture[str]) -> 
     assert line == {"cases": 2, "passed": 1, "failed": ["AUD-02"]}
 
 
+@shared_data.needs("security/own/cases_public.jsonl")
 def test_a_baseline_tells_the_known_leaks_that_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(verbose=False)
     report.add("DST-01", "a", ["the token reached 203.0.113.66:80"], leaked=True)
@@ -94,16 +96,13 @@ def test_a_baseline_tells_the_known_leaks_that_it_shows(capsys: pytest.CaptureFi
 
 
 def test_every_file_of_wire_cases_can_be_read() -> None:
-    assert all(list(runs(case)) for case in load(sorted(HERE.glob("*.yaml"))))
+    assert all(absent(case) or list(runs(case)) for case in load(sorted(HERE.glob("*.yaml"))))
 
 
-def test_the_catalogue_is_whole() -> None:
-    assert len(known_cases()) == 192
-
-
+@shared_data.needs("security/own/cases_public.jsonl")
 def test_every_case_of_the_catalogue_is_said() -> None:
-    """As wire cases, as a procedure, or both."""
-    wire = {case["id"] for case in load(sorted(HERE.glob("*.yaml")))}
-    said = wire | {found.case for found in procedures.all_of("")}
-    assert set(known_cases()) - said == set()
-    assert said <= set(known_cases())
+    assert set(known_cases()) == said()
+
+
+def test_all_of_them_are_said() -> None:
+    assert len(said()) == len(known_cases()) == 192

@@ -20,6 +20,7 @@ import brotli
 import yaml
 import zstandard
 
+from tests import shared_data
 from tests.attack import hello
 from tests.attack.frames import frame
 
@@ -234,6 +235,31 @@ def runs(case: Mapping[str, Any]) -> Iterator[Run]:
             yield Run(case["id"], name, mode, copy.deepcopy(spec), values)
 
 
+def absent(case: Mapping[str, Any]) -> str:
+    """The file of the case's rows where that is not on this machine, else ""."""
+    return "" if case.get("rows") is None or _row_files(case) else str(case["rows"]["file"])
+
+
+def _row_files(case: Mapping[str, Any]) -> list[Path]:
+    """Beside the file of the case, else among the development data."""
+    name = case["rows"]["file"]
+    own = sorted(Path(case.get("_dir", HERE)).glob(name))
+    return own or sorted((shared_data.ROOT / "security").glob(name))
+
+
+def _rows(case: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Objects of JSON lines, or each `line` of other text; of several files each whole: `name`, `kind` (first letter),
+    `raw`."""
+    files = _row_files(case)
+    if "*" in case["rows"]["file"]:
+        for file in files:
+            yield {"name": file.name, "kind": file.name[0], "raw_b64": base64.b64encode(file.read_bytes()).decode()}
+        return
+    for file in files:
+        lines = file.read_text().splitlines()
+        yield from (json.loads(line) if file.suffix == ".jsonl" else {"line": line} for line in lines if line.strip())
+
+
 def _variants(case: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     rows = case.get("rows")
     if rows is None:
@@ -241,13 +267,11 @@ def _variants(case: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
             label = str(variant.get("name", index)) if case.get("variants") else ""
             yield label, variant
         return
-    file = Path(case.get("_dir", HERE)) / rows["file"]
     skip = set(rows.get("skip", ()))
     only = set(rows.get("only", ()))
-    for index, line in enumerate(file.read_text().splitlines()):
-        row = json.loads(line) if file.suffix == ".jsonl" else {"line": line}
+    for index, row in enumerate(_rows(case)):
         name = str(row.get(rows.get("name", "name"), index))
-        if not line.strip() or index % int(rows.get("every", 1)) or name in skip or (only and name not in only):
+        if index % int(rows.get("every", 1)) or name in skip or (only and name not in only):
             continue
         values: dict[str, Any] = {}
         for key, value in row.items():

@@ -2,7 +2,6 @@
 
 import json
 import timeit
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,9 @@ from proxy.bodies.json_spans import Leaf, is_json, lines, replace, scan, scan_te
 from proxy.bodies.layers import Edit, TextRoot, apply, splice
 from proxy.bodies.limits import Limits
 from proxy.errors import Denied
+from tests import shared_data
 
-SUITE = zipfile.ZipFile(Path(__file__).parent / "data" / "jsontestsuite.zip")
-CASES = sorted(name for name in SUITE.namelist() if name.endswith(".json"))
+SUITE = "security/jsontestsuite/test_parsing"
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -170,10 +169,11 @@ def test_byte_spans_of_a_body_with_other_scripts() -> None:
     )
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_json_test_suite(name: str) -> None:
+@shared_data.needs(SUITE)
+@pytest.mark.parametrize("file", shared_data.files(SUITE, "*.json"), ids=lambda file: file.name)
+def test_json_test_suite(file: Path) -> None:
     """y_ is JSON to us, n_ is not (but for what json.loads takes), nothing raises and nothing hangs."""
-    body = SUITE.read(name)
+    name, body = file.name, file.read_bytes()
     if name.startswith(("n_structure_100000", "n_structure_open_array_object", "i_structure_500")):
         with pytest.raises(Denied, match="too_large"):
             scan(body)

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-import zipfile
 import zlib
 from pathlib import Path
 from urllib.parse import quote
@@ -12,12 +11,13 @@ import brotli
 import pytest
 import zstandard
 
+from tests import shared_data
 from tests.inspection.kit import SSN, RegexDetector, policy, run
 
 BODY = json.dumps({"messages": [{"role": "user", "content": f"my ssn is {SSN}"}]}).encode()
-HERE = Path(__file__).parent
-SUITE = zipfile.ZipFile(HERE.parent / "bodies" / "data" / "jsontestsuite.zip")
-EVASION = json.loads((HERE / "data" / "evasion_cases.json").read_text())
+SUITE = "security/jsontestsuite/test_parsing"
+ENCODED = "dlp/evasion_cases.json"
+EVASION = json.loads((shared_data.ROOT / ENCODED).read_text()) if (shared_data.ROOT / ENCODED).exists() else {}
 
 zstd = zstandard.ZstdCompressor().compress
 escaped = ('{"a":"' + "".join(f"\\u{ord(c):04x}" for c in SSN) + '"}').encode()
@@ -100,12 +100,13 @@ def test_dlp_12_a_body_on_get() -> None:
     assert run(BODY, method="GET", headers=[("Expect", "100-continue")]).code == "pii"
 
 
-@pytest.mark.parametrize("name", sorted(name for name in SUITE.namelist() if name.endswith(".json")))
-def test_dlp_14_json_test_suite(name: str) -> None:
+@shared_data.needs(SUITE)
+@pytest.mark.parametrize("file", shared_data.files(SUITE, "*.json"), ids=lambda file: file.name)
+def test_dlp_14_json_test_suite(file: Path) -> None:
     """y_ passes unchanged; the rest gets a coded verdict, too. Nothing raises."""
-    verdict = run(SUITE.read(name), dlp=policy(otherwise="redact"))
+    verdict = run(file.read_bytes(), dlp=policy(otherwise="redact"))
     assert verdict.body is None
-    if name.startswith("y_"):
+    if file.name.startswith("y_"):
         assert (verdict.action, verdict.inspected) == ("allow", "full")
     if verdict.action == "block":
         assert verdict.code in ("encoding", "too_large", "uninspectable")
@@ -118,7 +119,8 @@ def evasion_body(case: dict[str, str]) -> bytes:
     return json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}).encode()
 
 
-@pytest.mark.parametrize("case", EVASION["cases"], ids=[case["name"] for case in EVASION["cases"]])
+@shared_data.needs(ENCODED)
+@pytest.mark.parametrize("case", EVASION.get("cases", ()), ids=lambda case: str(case["name"]))
 def test_encoded_bodies_are_refused(case: dict[str, str]) -> None:
     detector = RegexDetector()
     coded = [("Content-Encoding", case["content_encoding"])] if case["content_encoding"] else []
