@@ -30,7 +30,8 @@ THRESHOLD: Final = -1.0
 WIDTH_WORDS: Final = 3
 """What the model is shown on each side of such a word."""
 _MERGE_WORDS: Final = 2
-_MEMO_WORDS: Final = 1 << 17
+_MEMO_WORDS: Final = 1 << 15
+"""More than a language's everyday words; each takes 130 bytes, and what fills the rest is numbers that never return."""
 _MIX: Final = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1], np.uint64)
 _GAP: Final = re.compile(r"([\W_]+)")
 _RUNS: Final = (

@@ -108,6 +108,9 @@ def _by_word() -> tuple[AhoCorasick, list[list[int]]]:
     return AhoCorasick(words), [[row for row, kind in enumerate(KINDS) if word in kind.context] for word in words]
 
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
 def _inside_word(text: str, start: int, end: int) -> bool:
     return text[max(0, start - 1) : start].isalpha() or text[end : end + 1].isalpha()
 
@@ -116,7 +119,7 @@ def _rows(text: str) -> Iterator[tuple[int, int, int]]:
     """Rows that could find something, and where: around their words, or everywhere what needs none."""
     automaton, rows = _by_word()
     # A lone surrogate (JSON can escape one) has no UTF-8, which the automaton reads.
-    lower = text.lower().encode("utf-8", "replace").decode()
+    lower = _SURROGATE.sub("?", text.lower())
     everywhere = len(lower) != len(text)
     spoken: defaultdict[int, list[int]] = defaultdict(list)
     for which, start, end in occurrences(automaton, lower):
