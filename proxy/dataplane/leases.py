@@ -79,6 +79,11 @@ class Refusal:
     denied: Denied
 
 
+def is_of_one_key(fault: StoreFault) -> bool:
+    """Whether only one app's data are at fault, and the store itself works."""
+    return fault.reason in _OF_ONE_KEY
+
+
 async def one_by_one(keys: Iterable[Key], work: Callable[[Key], Awaitable[None]]) -> None:
     """Does `work` for each key, also after one whose data are damaged. Raises the last such fault, or at once when the
     store itself is away."""
@@ -87,7 +92,7 @@ async def one_by_one(keys: Iterable[Key], work: Callable[[Key], Awaitable[None]]
         try:
             await work(key)
         except StoreFault as fault:
-            if fault.reason not in _OF_ONE_KEY:
+            if not is_of_one_key(fault):
                 raise
             damaged = fault
     if damaged is not None:

@@ -15,13 +15,14 @@ from typing import Any, Final
 from proxy.budget import Periods, periods
 from proxy.config.snapshot import AppPolicy, BudgetPolicy
 from proxy.dataplane.journal import Journal, Key, Tally
-from proxy.dataplane.leases import IDLE_S, Apps, Lease, Leases, is_limited, one_by_one
+from proxy.dataplane.leases import IDLE_S, Apps, Lease, Leases, is_limited, is_of_one_key, one_by_one
 from proxy.dataplane.pace_file import PaceFile
 from proxy.dataplane.reconcile import reconcile, reconcile_all
 from proxy.dataplane.settlement import Models, Opened, send_batch, usage_row
 from proxy.errors import Denied
 from proxy.model import Cost, Reservation, Usage
 from proxy.paths import Paths
+from proxy.stores.faults import StoreFault
 from proxy.stores.ports import BudgetStore, StoreUnavailable
 
 __all__ = ["Ledger", "reconcile", "reconcile_all"]
@@ -214,14 +215,20 @@ class Ledger:
 
     async def _round(self, flushed: Set[Key] | None, topped_up: Set[Key] | None) -> None:
         """None: all keys."""
+        fault = ""
         try:
-            await self.flush(self._clock(), flushed, patient=True)
+            try:
+                await self.flush(self._clock(), flushed, patient=True)
+            except StoreFault as damaged:
+                if not is_of_one_key(damaged):
+                    raise
+                fault = str(damaged)
             await self.top_up(self._clock(), topped_up)
-            self.store_fault = ""
-        except StoreUnavailable as fault:
-            self.store_fault = str(fault)
+        except StoreUnavailable as away:
+            fault = str(away)
         except OSError as error:
-            self.store_fault = f"budget journal: {error.strerror}"
+            fault = f"budget journal: {error.strerror}"
+        self.store_fault = fault
 
     async def prepare(self, wait_s: float) -> None:
         """Leases for the apps that were busy on this machine lately, so that their next request need not ask. Gives up
@@ -232,6 +239,7 @@ class Ledger:
                     now_s = self._clock()
                     with contextlib.suppress(StoreUnavailable, OSError):
                         await self.flush(now_s)
+                    with contextlib.suppress(StoreUnavailable):
                         if await self._leases.prepare(self._pace_file.recent(now_s), now_s):
                             return
                     await asyncio.sleep(RETRY_S)

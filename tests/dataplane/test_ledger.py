@@ -765,6 +765,26 @@ def test_one_apps_damaged_key_does_not_hold_up_the_others(paths: Paths, valkey: 
     over(valkey, scenario)
 
 
+def test_one_apps_damaged_key_does_not_keep_the_others_leases_low(paths: Paths, valkey: str) -> None:
+    async def scenario(store: Store) -> None:
+        link = RedisLink(valkey)
+        apps = {name: policy(name, daily_usd_nanos=10**6, monthly_usd_nanos=None) for name in "ab"}
+        ledger = Ledger(store.budget, paths, "w1", apps=lambda: apps, clock=lambda: NOW_S)
+        ledger.settle(await reserve(ledger, 10, apps["a"]), 7, estimated=False)
+        await link.run("SET", "egress:{a:a}:spend:2026-11", "nonsense")
+        await reserve(ledger, 10, apps["b"])
+        # The first look tells what is left, the second takes its part.
+        for _ in range(2):
+            await ledger._round(None, None)
+            assert ledger.store_fault
+        assert ledger._leases.of["b", DAY, MONTH].available >= 10
+        await link.run("DEL", "egress:{a:a}:spend:2026-11")
+        await ledger.aclose(NOW_S)
+        await link.aclose()
+
+    over(valkey, scenario)
+
+
 def test_the_journal_stays_small_while_the_store_is_away(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "COMPACT_BYTES", 2000)
 
