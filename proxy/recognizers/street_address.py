@@ -4,7 +4,7 @@ military box, a postcode after its name), then the words and numbers around it t
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Final
 
@@ -179,19 +179,21 @@ def _belongs(token: str) -> bool:
     return token in _PARTICLES or _UNIT.match(token) is not None or _PLACE_WORD.match(token) is not None
 
 
-def _extended_end(text: str, end: int) -> int:
+def _extended_end(
+    text: str, following: Callable[[int], re.Match[str] | None], belongs: Callable[[str], bool], end: int
+) -> int:
     """Over what follows: house number, unit, town, region, country, postcode; to the end of the sentence at most."""
     kept = end
     numbers = 0
     for _ in range(_MAX_AFTER):
-        match = _TOKEN_AFTER.match(text, end, end + _WINDOW_CHARS)
+        match = following(end)
         if match is None:
             break
         token = match[1].rstrip(".")
         stops = token != match[1] and not _UNIT.match(token)
         # A number on the line after a number is no longer the address but, mostly, a telephone.
         numbers = numbers + 1 if token[:1].isdigit() else 0
-        if not _belongs(token) or numbers > 1 or (numbers and "\n" in match[0] and text[end - 1].isdigit()):
+        if not belongs(token) or numbers > 1 or (numbers and "\n" in match[0] and text[end - 1].isdigit()):
             break
         end = match.start(1) + len(token)
         if token not in _PARTICLES:
@@ -200,6 +202,10 @@ def _extended_end(text: str, end: int) -> int:
             break
         end = match.end(1)
     return kept
+
+
+def _following(text: str, end: int) -> re.Match[str] | None:
+    return _TOKEN_AFTER.match(text, end, end + _WINDOW_CHARS)
 
 
 def _extended_start(text: str, start: int) -> int:
@@ -271,8 +277,8 @@ def _from_houses(text: str, houses: Sequence[int], pattern: re.Pattern[str]) -> 
 
 
 def _find(text: str) -> Iterator[Finding]:
-    # Several anchors end at the same place.
-    extended = cache(partial(_extended_end, text))
+    # Several anchors end at the same place, or before the same words.
+    extended = cache(partial(_extended_end, text, cache(partial(_following, text)), cache(_belongs)))
     for score, match in _matches(text):
         start, end = match.span("value") if "value" in match.re.groupindex else match.span()
         if _MONTHS.search(match[0]):
