@@ -160,13 +160,17 @@ def _next_wrapped(lines: bytes, start: int) -> int:
     return min((at for at in (*places, found.start() if found else -1) if at >= 0), default=-1)
 
 
-def _solid(text: str, raw: bytes, coded: bytes) -> Iterator[Reading]:
+def _solid(text: str, coded: bytes) -> Iterator[Reading]:
     """Runs without a break."""
     for start, end in _spans(coded, _LEAST_RUN):
         run = text[start:end]
         long = end - start >= _LEAST or text[end : end + 1] == "="
         if (long and run.strip(_HEX_OR_DASH)) or _NUMERIC.fullmatch(run):
             yield from _of(_padded(text, start, end), run, _base64)
+
+
+def _solid_of_few_letters(text: str, raw: bytes) -> Iterator[Reading]:
+    """Runs without a break of smaller alphabets."""
     for table in _BASE32_TABLES:
         for start, end in _spans(raw.translate(table), _LEAST_RUN):
             yield from _of(_padded(text, start, end), text[start:end], _base32)
@@ -180,15 +184,17 @@ def view(text: str) -> Sequence[Reading]:
         return ()
     raw = text.encode("latin-1", "replace")
     coded = raw.translate(RUN_TABLE)
-    found: list[Reading] = []
-    if b"x" * _LEAST_RUN in coded:
-        found += _solid(text, raw, coded)
+    found = list(_solid(text, coded))
+    solid, grouped = b"x" * _LEAST_RUN in coded, any(groups in coded for groups in _GROUPS)
+    del coded  # as large as the text
+    if solid:
+        found += _solid_of_few_letters(text, raw)
         if "\\n" in text:
             found += _matches(text, _ESCAPED_BREAKS, _wrapped)
     if "\n" in text:
         for start, end in _wrapped_spans(raw.translate(_LINES_TABLE)):
             found += _of(_padded(text, start, end), text[start:end], _wrapped)
-    if any(groups in coded for groups in _GROUPS):
+    if grouped:
         found += _matches(text, _GROUPED, _wrapped)
     if b"x" * 2 * _LEAST_TEXT in raw.translate(_HEX_TABLE, _PAIR_FILLERS):
         digits = raw.translate(_HEX_TABLE)
