@@ -35,10 +35,15 @@ type Apps = Callable[[], Mapping[str, AppPolicy]]
 @dataclass(slots=True)
 class Lease:
     """One (app, day, month). Held are `available` and `reserved`; `keep` of that should be held. `spent` and `peak`
-    (the most that was reserved at once) count since the last look at the pace."""
+    (the most that was reserved at once) count since the last look at the pace.
+
+    `returning`: what was leased under a limit that has been lowered since; it goes back and is not used. `generation`
+    counts such changes."""
 
     available: int = 0
     reserved: int = 0
+    returning: int = 0
+    generation: int = 0
     spent: int = 0
     peak: int = 0
     need: int = 0
@@ -60,12 +65,38 @@ class Lease:
     def surplus(self, now_s: float, *, closing: bool) -> int:
         """What should go back to the store now."""
         if self.lock.locked():
-            return 0
+            return self.returning
         if closing or self.tight:
-            return self.available
+            return self.returning + self.available
         if now_s - self.touched_s <= IDLE_S and not (self.pace.settled and self.held > 2 * self.keep):
-            return 0
-        return max(0, min(self.available, self.held - self.keep))
+            return self.returning
+        return self.returning + max(0, min(self.available, self.held - self.keep))
+
+    def returned(self, usd_nanos: int) -> None:
+        """Takes off what `surplus` has told."""
+        self.available -= usd_nanos - self.returning
+        self.returning = 0
+
+    def adopt(self, budget: BudgetPolicy) -> None:
+        """From now on the lease is for `budget`. The caller holds the lock, or awaits nothing meanwhile."""
+        if self.budget is not None and is_lowered(self.budget, budget):
+            self.returning += self.available
+            self.available = 0
+            self.generation += 1
+        self.budget = budget
+
+    def release(self, reserved: int, usd_nanos: int, generation: int) -> int:
+        """Ends a reservation made in `generation`: how much of what it cost the lease covers."""
+        self.reserved -= reserved
+        if generation == self.generation:
+            self.available += reserved
+            spent = min(usd_nanos, self.available)
+            self.available -= spent
+        else:
+            spent = min(usd_nanos, reserved)
+            self.returning += reserved - spent
+        self.spent += spent
+        return spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +223,7 @@ class Leases:
         known = lease.budget == budget and now_s - lease.asked_s < REFRESH_S
         if known and not runs_low(lease.held, lease.keep):
             return
+        lease.adopt(budget)
         async with lease.lock:
             await self._ask(key, lease, budget, now_s, want=max(0, lease.keep - lease.held), least=0)
         self._plan(key, lease, now_s)
@@ -242,6 +274,12 @@ class Leases:
         lease.tight = is_tight(lease.need, lease.left)
         lease.budget, lease.asked_s = budget, now_s
         return grant
+
+
+def is_lowered(old: BudgetPolicy, new: BudgetPolicy) -> bool:
+    """Whether a limit is lower than it was, so that what was leased may be more than is left."""
+    limits = (old.daily_usd_nanos, new.daily_usd_nanos), (old.monthly_usd_nanos, new.monthly_usd_nanos)
+    return any(after is not None and (before is None or after < before) for before, after in limits)
 
 
 def is_limited(budget: BudgetPolicy) -> bool:

@@ -94,7 +94,7 @@ class Ledger:
             return self._grant(app, key, usd_nanos, exchange_id, held=False)
         lease = self._leases.of.setdefault(key, Lease())
         lease.touched_s = now_s
-        if lease.available >= usd_nanos:
+        if lease.available >= usd_nanos and lease.budget is budget:
             return self._take(app, key, lease, usd_nanos, exchange_id)
         return self._acquire(app, budget, at, usd_nanos, exchange_id, now_s)
 
@@ -136,7 +136,7 @@ class Ledger:
         return len(self._open)
 
     def _take(self, app: AppPolicy, key: Key, lease: Lease, usd_nanos: int, exchange_id: str) -> Reservation:
-        reservation = self._grant(app, key, usd_nanos, exchange_id, held=True)
+        reservation = self._grant(app, key, usd_nanos, exchange_id, held=True, generation=lease.generation)
         lease.available -= usd_nanos
         lease.reserved += usd_nanos
         lease.need = usd_nanos
@@ -144,10 +144,12 @@ class Ledger:
             lease.peak = lease.reserved
         return reservation
 
-    def _grant(self, app: AppPolicy, key: Key, usd_nanos: int, exchange_id: str, *, held: bool) -> Reservation:
+    def _grant(
+        self, app: AppPolicy, key: Key, usd_nanos: int, exchange_id: str, *, held: bool, generation: int = 0
+    ) -> Reservation:
         """Journal first: what is not on disk could be spent and forgotten."""
         self._serial += 1
-        opened = Opened(key, usd_nanos, held, app.owner, app.cost_center)
+        opened = Opened(key, usd_nanos, held, app.owner, app.cost_center, generation)
         reservation = Reservation(f"{exchange_id}.{self._serial}", app.app, usd_nanos, key[1], key[2])
         try:
             self._drain_backlog()
@@ -162,13 +164,9 @@ class Ledger:
         if not opened.held:
             return 0, usd_nanos
         lease = self._leases.of.setdefault(opened.key, Lease())
-        lease.reserved -= opened.usd_nanos
-        lease.available += opened.usd_nanos
-        spent = min(usd_nanos, lease.available)
-        lease.available -= spent
-        lease.spent += spent
+        spent = lease.release(opened.usd_nanos, usd_nanos, opened.generation)
         self.overspent_usd_nanos += usd_nanos - spent
-        if lease.tight:
+        if lease.tight or lease.returning:
             self._hurry(opened.key)
         return spent, usd_nanos - spent
 
@@ -184,6 +182,9 @@ class Ledger:
         key = (app.app, at.day, at.month)
         lease = self._leases.of.setdefault(key, Lease())
         async with lease.lock:
+            lease.adopt(budget)
+            if lease.returning:
+                self._hurry(key)
             if lease.available >= usd_nanos:
                 return self._take(app, key, lease, usd_nanos, exchange_id)
             denied = await self._leases.cover(budget, at, key, lease, usd_nanos, now_s)
@@ -311,7 +312,7 @@ class Ledger:
         }
         self._journal.append("batch", **batch)
         if lease is not None:
-            lease.available -= returned
+            lease.returned(returned)
         self._tallies.pop(key, None)
         self._batches[key] = batch
         return True
@@ -330,7 +331,7 @@ class Ledger:
             return
         async with lease.lock:
             held = await self._store.leased(key[0], day=key[1], month=key[2], holder=self.holder)
-            known = lease.available + lease.reserved + self._tallies.get(key, Tally()).spent
+            known = lease.held + lease.returning + self._tallies.get(key, Tally()).spent
             if held > known:
                 self._entries += 1
                 surplus = {"spent": 0, "over": 0, "returned": held - known, "rows": []}
@@ -341,7 +342,7 @@ class Ledger:
 
     def _forget(self, key: Key, now_s: float) -> None:
         lease = self._leases.of.get(key)
-        if lease is None or lease.available or lease.reserved or lease.repairs or lease.lock.locked():
+        if lease is None or lease.held or lease.returning or lease.repairs or lease.lock.locked():
             return
         if now_s - lease.touched_s > IDLE_S and key not in self._tallies and key not in self._batches:
             del self._leases.of[key]

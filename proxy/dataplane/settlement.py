@@ -17,13 +17,14 @@ OTHER_MODEL: Final = "other"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A reservation that is not settled. `held`: a lease covers it."""
+    """A reservation that is not settled. `held`: a lease covers it, of this `generation`."""
 
     key: Key
     usd_nanos: int
     held: bool
     owner: str
     cost_center: str
+    generation: int = 0
 
     def row(self, usd_nanos: int, *, estimated: bool) -> Row:
         """A usage row of a call whose tokens nobody saw."""

@@ -1,83 +1,25 @@
-"""Leases behind the requests: no store in a request's way, no budget swallowed, never more than the limit."""
+"""Leases behind the requests: no store in a request's way, no budget swallowed, nothing of an old limit."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from proxy.config.snapshot import AppPolicy
-from proxy.dataplane.leases import IDLE_S, REFRESH_S, Lease
-from proxy.dataplane.ledger import Ledger, reconcile
+from proxy.dataplane.leases import IDLE_S, REFRESH_S
 from proxy.dataplane.pace_file import WRITE_EVERY_S
 from proxy.errors import Denied
-from proxy.model import Reservation
 from proxy.pace import STANDBY_S
 from proxy.paths import Paths
 from proxy.stores.open import Store
 from proxy.stores.ports import Grant, StoreUnavailable
-from tests.dataplane.test_ledger import DAY, MONTH, NOW_S, Flaky, policy, reserve
+from tests.dataplane.lease_kit import AMPLE, TICK_S, Counted, Rig, lease_of
+from tests.dataplane.test_ledger import DAY, MONTH, policy, reserve
 from tests.stores.kit import over, store_url, valkey
 
 __all__ = ["store_url", "valkey"]
 
-TICK_S = 0.25
 ROUGHLY_MIDNIGHT_S = 1_795_564_800.0  # 2026-11-25T00:00:00Z
-AMPLE = policy(daily_usd_nanos=10**12, monthly_usd_nanos=None)
-
-
-class Counted(Flaky):
-    """Knows how often it was asked for a lease; `broken`: an app whose lease is refused."""
-
-    leases = 0
-    broken = ""
-
-    async def lease(self, app: str, **wanted: Any) -> Grant:
-        self.leases += 1
-        return await super().lease(app, **wanted)
-
-
-class Rig:
-    """Workers over one store, under a clock that only `tick` moves on."""
-
-    def __init__(self, paths: Paths, store: Any = None, *apps: AppPolicy) -> None:
-        self.paths = paths
-        self.store = store or Counted()
-        self.now_s = NOW_S
-        self.apps = {app.app: app for app in apps or (AMPLE,)}
-
-    def worker(self, name: str) -> Ledger:
-        return Ledger(self.store, self.paths, name, apps=lambda: self.apps, clock=lambda: self.now_s)
-
-    async def tick(self, *workers: Ledger, seconds: float = TICK_S) -> None:
-        """As `Ledger.run` does."""
-        self.now_s += seconds
-        for worker in workers:
-            try:
-                await worker.flush(self.now_s)
-                await worker.top_up(self.now_s)
-            except StoreUnavailable:
-                assert self.store.down or self.store.lose_answers
-
-    async def call(self, worker: Ledger, usd: int, cost: int, app: AppPolicy = AMPLE) -> None:
-        worker.settle(await reserve(worker, usd, app, self.now_s), cost, estimated=False)
-
-    def at_hand(self, worker: Ledger, usd: int, app: AppPolicy = AMPLE) -> bool:
-        """Whether a request of `usd` is served without the store; it costs nothing."""
-        found = worker.reserve(app, usd, "x", self.now_s)
-        if isinstance(found, Reservation):
-            worker.settle(found, 0, estimated=False)
-            return True
-        if asyncio.iscoroutine(found):
-            found.close()
-        return False
-
-
-def lease_of(worker: Ledger, day: str = DAY) -> Lease:
-    return worker._leases.of["a", day, day[:7]]
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -289,6 +231,68 @@ def test_a_lease_ends_with_the_policy_that_it_was_for(paths: Paths, change: str)
     run(scenario)
 
 
+@pytest.mark.parametrize("told_first", ["by a request", "by the look at all leases"])
+def test_a_lowered_limit_binds_the_next_request(paths: Paths, told_first: str) -> None:
+    """Nothing that was leased under the old limit is used any more, nor what requests in flight give back of it."""
+
+    async def scenario() -> None:
+        rig = Rig(paths)
+        worker = rig.worker("w1")
+        for _ in range(20):
+            await rig.call(worker, 100, 90)
+            await rig.tick(worker)
+        in_flight = await reserve(worker, 100, AMPLE, rig.now_s)
+        lowered = policy(daily_usd_nanos=20 * 90 + 150, monthly_usd_nanos=None)
+        rig.apps = {"a": lowered}
+        if told_first == "by the look at all leases":
+            await worker.top_up(rig.now_s)
+        with pytest.raises(Denied, match="in flight hold the rest"):
+            await reserve(worker, 60, lowered, rig.now_s)
+        await rig.tick(worker, seconds=2)
+        assert await rig.store.leased_by("w1") == {("a", DAY, MONTH): 100}
+        # 1,800 are spent and 100 reserved of 1,950.
+        await rig.call(worker, 50, 0, lowered)
+        worker.settle(in_flight, 40, estimated=False)
+        assert lease_of(worker).returning == 60
+        with pytest.raises(Denied, match="budget_exceeded"):
+            await reserve(worker, 111, lowered, rig.now_s)
+        await rig.tick(worker, seconds=2)
+        await rig.call(worker, 110, 110, lowered)
+        with pytest.raises(Denied, match="daily budget"):
+            await reserve(worker, 1, lowered, rig.now_s)
+        await worker.aclose(rig.now_s)
+        assert await rig.store.spend("a", period=DAY) == 1950
+        assert await rig.store.leased_by("w1") == {}
+
+    run(scenario)
+
+
+def test_a_policy_with_the_same_or_a_higher_limit_goes_on_with_the_lease(paths: Paths) -> None:
+    async def scenario() -> None:
+        rig = Rig(paths)
+        worker = rig.worker("w1")
+        for _ in range(20):
+            await rig.call(worker, 100, 90)
+            await rig.tick(worker)
+        rig.store.down = True
+        for app in (
+            policy(daily_usd_nanos=10**12, monthly_usd_nanos=None),
+            policy(daily_usd_nanos=10**13, monthly_usd_nanos=None),
+            policy(daily_usd_nanos=None, monthly_usd_nanos=None),
+        ):
+            await rig.call(worker, 100, 90, app)
+        with pytest.raises(Denied, match="budget_unavailable"):
+            await rig.call(worker, 100, 90, policy(daily_usd_nanos=10**13, monthly_usd_nanos=10**13))
+        rig.store.down = False
+        for _ in range(3):
+            await rig.tick(worker, seconds=2)
+        await worker.aclose(rig.now_s)
+        assert await rig.store.spend("a", period=DAY) == 23 * 90
+        assert await rig.store.leased_by("w1") == {}
+
+    run(scenario)
+
+
 def test_leases_follow_what_is_left(paths: Paths) -> None:
     async def scenario() -> None:
         app = policy(daily_usd_nanos=1_000_000, monthly_usd_nanos=None)
@@ -373,81 +377,3 @@ def test_one_apps_damaged_key_does_not_keep_the_others_from_their_leases(paths: 
         await link.aclose()
 
     over(valkey, scenario)
-
-
-_STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("call"), st.integers(0, 2), st.integers(1, 400), st.integers(0, 450)),
-        st.tuples(st.just("hold"), st.integers(0, 2), st.integers(1, 400)),
-        st.tuples(st.just("let go"), st.integers(0, 9), st.integers(0, 400)),
-        st.tuples(st.just("tick"), st.sampled_from([0.25, 3.0, 11.0, 130.0])),
-        st.tuples(st.just("store"), st.sampled_from(["up", "down", "forgetful"])),
-        st.tuples(st.just("crash"), st.integers(0, 2)),
-    ),
-    min_size=5,
-    max_size=60,
-)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(limit=st.integers(500, 60_000), steps=_STEPS)
-def test_whatever_happens_the_limit_holds_and_nothing_is_lost(
-    tmp_path_factory: pytest.TempPathFactory, limit: int, steps: list[tuple[Any, ...]]
-) -> None:
-    """Model: three workers, outages, lost answers, crashes. Reserved and spent never pass the limit (calls that cost
-    more than was reserved aside), and in the end all that was spent is booked and nothing is leased."""
-    paths = Paths(Path(tmp_path_factory.mktemp("state")))
-    asyncio.run(_model(paths, limit, steps))
-
-
-async def _model(paths: Paths, limit: int, steps: list[tuple[Any, ...]]) -> None:
-    app = policy(daily_usd_nanos=limit, monthly_usd_nanos=None)
-    rig = Rig(paths, None, app)
-    workers = [rig.worker(f"w{n}.0") for n in range(3)]
-    births = [0, 0, 0]
-    held: list[tuple[Ledger, Reservation]] = []
-    spent = over_by = 0
-    for kind, *facts in steps:
-        if kind in ("call", "hold"):
-            worker = workers[facts[0]]
-            try:
-                reservation = await reserve(worker, facts[1], app, rig.now_s)
-            except Denied:
-                continue
-            held.append((worker, reservation))
-            assert spent - over_by + sum(r.usd_nanos for _, r in held) <= limit
-            if kind == "hold":
-                continue
-        if kind in ("call", "let go") and held:
-            worker, reservation = held.pop() if kind == "call" else held.pop(facts[0] % len(held))
-            cost = facts[-1]
-            worker.settle(reservation, cost, estimated=False, metered=False)
-            spent += cost
-            over_by += max(0, cost - reservation.usd_nanos)
-        elif kind == "tick":
-            await rig.tick(*workers, seconds=facts[0])
-        elif kind == "store":
-            rig.store.down, rig.store.lose_answers = facts[0] == "down", facts[0] == "forgetful"
-        elif kind == "crash" and not (rig.store.down or rig.store.lose_answers):
-            slot = facts[0]
-            dead = workers[slot]
-            dead._journal.close(remove=False)
-            await reconcile(paths.journal_dir, rig.store, dead.holder)
-            spent += sum(r.usd_nanos for worker, r in held if worker is dead)
-            held = [(worker, r) for worker, r in held if worker is not dead]
-            births[slot] += 1
-            workers[slot] = rig.worker(f"w{slot}.{births[slot]}")
-            await workers[slot].prepare(5)
-        day_leased = rig.store._leased["a", DAY]
-        assert rig.store._spend["a", DAY] - over_by + day_leased <= limit
-    rig.store.down = rig.store.lose_answers = False
-    for worker, reservation in held:
-        worker.settle(reservation, reservation.usd_nanos, estimated=False)
-        spent += reservation.usd_nanos
-    for _ in range(4):
-        await rig.tick(*workers, seconds=3.0)
-    for worker in workers:
-        await worker.aclose(rig.now_s)
-    booked = sum(amount for (_, period), amount in rig.store._spend.items() if len(period) > 7)
-    assert booked == spent
-    assert not any(rig.store._leases.values())
