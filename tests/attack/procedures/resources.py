@@ -134,14 +134,17 @@ def stalled_loop(bench: Bench) -> None:
     world = bench.world
     world.apps["alpha"]["limits"] = {**world.apps["alpha"]["limits"], "max_body": "8MiB"}
     world.push()
-    codes = []
+    codes = [_scan(bench, SCANNED[:MIB])]  # What a first long text loads and leaves in memos is taken once.
     with memory(bench, "scan"), neighbour(bench, "scan"), heart(bench, "scan"):
-        for at in range(3):
-            text = f"{at}{SCANNED}"
-            head = "POST http://${A}/x HTTP/1.1\r\nHost: ${A}\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-            body = f"{head}Content-Length: {len(text)}\r\n\r\n{text}"
-            codes.append([one.status for one in request(bench, body, within_s=60).answers])
-    bench.check(codes == [[200]] * 3, f"scan: {codes}")
+        codes += [_scan(bench, f"{at}{SCANNED}") for at in range(3)]
+    bench.check(codes == [[200]] * 4, f"scan: {codes}")
     pattern = "version: 1\ndlp: {patterns: [{entity: X, regex: '(a)\\1+$'}]}\n"
     done = check(bench, "regex", pattern, file="platform.yaml")
     bench.check(done.returncode != 0 and "platform.yaml" in done.stdout + done.stderr, "a back-reference is accepted")
+
+
+def _scan(bench: Bench, text: str) -> list[int]:
+    """Statuses of a request with this body."""
+    head = "POST http://${A}/x HTTP/1.1\r\nHost: ${A}\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    body = f"{head}Content-Length: {len(text)}\r\n\r\n{text}"
+    return [one.status for one in request(bench, body, within_s=100).answers]
