@@ -20,10 +20,11 @@ EMBEDDINGS: Final = "bert.embeddings."
 
 
 class Encoder:
-    """Token classification logits for batches of token ids. `run` may be called from several threads."""
+    """Token classification for batches of token ids. May be used by several threads."""
 
-    def __init__(self, source: Source, layers: Layers) -> None:
-        """`source` gives the embeddings. Raises KeyError when it is not the graph this was written for."""
+    def __init__(self, source: Source, layers: Layers, groups: Array) -> None:
+        """`source` gives the embeddings, `groups` [labels, kinds] which labels make a kind. Raises KeyError when the
+        source is not the graph this was written for."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -32,26 +33,35 @@ class Encoder:
         options.log_severity_level = 3
         # The graph comes fused; the extended level would put the slow operators back in (see `_normal`).
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        graph = _Builder(source, layers).build()
+        graph = _Builder(source, layers, groups).build()
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def run(self, windows: Sequence[Sequence[int]]) -> Array:
-        """(windows, longest window, labels); what lies behind a shorter window's end is meaningless."""
+        """Logits (windows, longest window, labels); what lies behind a shorter window's end is meaningless."""
+        return self._asked(windows, "logits")
+
+    def kinds(self, windows: Sequence[Sequence[int]]) -> Array:
+        """As `run`: probabilities (windows, longest window, kinds)."""
+        return self._asked(windows, "kinds")
+
+    def _asked(self, windows: Sequence[Sequence[int]], output: str) -> Array:
         lengths = np.array([len(window) for window in windows], np.int32)
         ids = np.zeros((len(windows), int(lengths.max())), np.int64)
         for row, window in enumerate(windows):
             ids[row, : len(window)] = window
         feed = {"ids": ids, "positions": np.arange(ids.shape[1]), "lengths": lengths}
-        logits: Array = self._session.run(None, feed)[0]
-        return logits
+        answer: Array = self._session.run([output], feed)[0]
+        return answer
 
 
 class _Builder:
-    """A graph with the inputs `ids` [b, s], `positions` [s], `lengths` [b] and the output `logits` [b, s, labels]."""
+    """A graph with the inputs `ids` [b, s], `positions` [s], `lengths` [b] and the outputs `logits` [b, s, labels] and
+    `kinds` [b, s, kinds]."""
 
-    def __init__(self, source: Source, layers: Layers) -> None:
+    def __init__(self, source: Source, layers: Layers, groups: Array) -> None:
         self._tensors = source.tensors
         self._layers = layers
+        self._groups = groups
         self._graph = Graph()
 
     def build(self) -> bytes:
@@ -59,9 +69,12 @@ class _Builder:
         hidden = self._embedded()
         for layer in self._layers.layers:
             hidden = self._layer(hidden, layer)
-        self._graph.name(self._matmul(hidden, self._layers.head), "logits")
+        logits = self._matmul(hidden, self._layers.head)
+        self._graph.name(logits, "logits")
+        chances = self._graph.node("Softmax", logits, axis=-1)[0]
+        self._graph.name(self._graph.node("MatMul", chances, self._graph.weight(self._groups))[0], "kinds")
         inputs = {"ids": (INT64, ("b", "s")), "positions": (INT64, ("s",)), "lengths": (INT32, ("b",))}
-        return self._graph.model(inputs, {"logits": ("b", "s", "labels")})
+        return self._graph.model(inputs, {"logits": ("b", "s", "labels"), "kinds": ("b", "s", "kinds")})
 
     def _tensor(self, name: str) -> str:
         return self._graph.weight(self._tensors[name])

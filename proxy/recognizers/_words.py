@@ -1,7 +1,9 @@
 """From the probabilities of word pieces to spans of words: pieces to words, neighbours of one kind to one span."""
 
 import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -43,25 +45,30 @@ def grouping(labels: Mapping[int, str]) -> Array:
     return matrix
 
 
-def probabilities(logits: Array, groups: Array) -> Array:
-    """Softmax over labels, summed per kind."""
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    summed: Array = (shifted / shifted.sum(-1, keepdims=True)) @ groups
-    return summed
+def words_of_each(pieces: Array, parts: Sequence[tuple[Array, Array]]) -> list[list[Word]]:
+    """Means over the pieces of each word, as words, of several parts at once. `pieces` [n, kinds] of all of them; of
+    each its `word_ids` [n], ascending, and `offsets` [n, 2]."""
+    result: list[list[Word]] = [[] for _ in parts]
+    if not len(pieces):
+        return result
+    # No text has so many words that those of two parts could be taken for one.
+    apart = [word_ids + (part << 40) for part, (word_ids, _) in enumerate(parts)]
+    bounds = list(accumulate(len(word_ids) for word_ids in apart))
+    found = _found(pieces, np.concatenate(apart), np.concatenate([offsets for _, offsets in parts]))
+    for first, word in found:
+        result[bisect_right(bounds, first)].append(word)
+    return result
 
 
-def words(pieces: Array, word_ids: Array, offsets: Array) -> list[Word]:
-    """Means over the pieces of each word, as words. `pieces` [n, kinds], `word_ids` [n] ascending, `offsets` [n, 2]."""
-    if not len(word_ids):
-        return []
+def _found(pieces: Array, word_ids: Array, offsets: Array) -> Iterator[tuple[int, Word]]:
+    """Words and where their first pieces are."""
     ends = np.append(word_ids[1:] != word_ids[:-1], True).nonzero()[0] + 1
     first = np.concatenate([_FIRST, ends[:-1]])
     means = np.add.reduceat(pieces, first) / (ends - first)[:, None]
     kinds = means.argmax(-1)
-    return [
-        Word(int(offsets[first[at], 0]), int(offsets[ends[at] - 1, 1]), int(kinds[at]), float(means[at, kinds[at]]))
-        for at in kinds.nonzero()[0].tolist()
-    ]
+    for at in kinds.nonzero()[0].tolist():
+        begin, end, kind = int(first[at]), int(ends[at]) - 1, int(kinds[at])
+        yield begin, Word(int(offsets[begin, 0]), int(offsets[end, 1]), kind, float(means[at, kind]))
 
 
 def spans(text: str, found: list[Word]) -> Iterator[tuple[str, int, int, float]]:

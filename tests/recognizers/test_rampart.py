@@ -19,21 +19,20 @@ class Says:
     chances: dict[int, tuple[int, float]]
     seen: list[list[int]] = field(default_factory=list)
 
-    def run(self, windows: Sequence[Sequence[int]]) -> Array:
-        groups = rampart.model().groups
-        logits = np.full((len(windows), max(map(len, windows)), len(groups)), -50.0, np.float32)
+    def kinds(self, windows: Sequence[Sequence[int]]) -> Array:
+        found = np.zeros((len(windows), max(map(len, windows)), 4), np.float32)
         for row, ids in enumerate(windows):
             self.seen.append(list(ids))
             kind, chance = self.chances[ids[1]]
-            logits[row, :, int(groups[:, kind].argmax())] = np.log(chance)
-            logits[row, :, int(groups[:, 0].argmax())] = np.log(1 - chance)
-        return logits
+            found[row, :, kind] = chance
+            found[row, :, 0] = 1 - chance
+        return found
 
 
 def read(chances: dict[int, tuple[int, float]], windows: Sequence[tuple[int, ...]]) -> tuple[list[int], set[int]]:
     """(first pieces of the windows that the whole model read, first pieces that got an answer)"""
     whole, quick = Says(dict.fromkeys(chances, (PERSON, 0.99))), Says(chances)
-    loaded = replace(rampart.model(), encoder=whole, quick=quick)  # type: ignore[arg-type] - two encoders with `run`
+    loaded = replace(rampart.model(), encoder=whole, quick=quick)  # type: ignore[arg-type] - two encoders with `kinds`
     answers = dict(rampart._read_quickly(loaded, windows))
     for ids, row in answers.items():
         sure = 0.99 if [rampart.model().cls, *ids, rampart.model().sep] in whole.seen else chances[ids[0]][1]

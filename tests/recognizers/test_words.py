@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from proxy.recognizers._words import KINDS, Word, grouping, probabilities, spans, words
+from proxy.recognizers._onnx import Array
+from proxy.recognizers._words import KINDS, Word, grouping, spans, words_of_each
 
 PERSON, LOCATION, ID = (KINDS.index(kind) for kind in ("PERSON", "LOCATION", "ID"))
 
@@ -15,11 +16,8 @@ def test_labels_go_to_their_kind_and_unknown_ones_to_id() -> None:
     assert matrix.sum(1).tolist() == [1] * 6
 
 
-def test_probabilities_of_one_kind_add_up() -> None:
-    groups = grouping({0: "O", 1: "B-GIVEN_NAME", 2: "I-SURNAME"})
-    found = probabilities(np.array([[1.0, 1.0, 1.0], [0.0, 1000.0, 1000.0]], np.float32), groups)
-    assert found[0].tolist() == pytest.approx([1 / 3, 2 / 3, 0, 0])
-    assert found[1].tolist() == pytest.approx([0, 1, 0, 0])
+def words(pieces: Array, word_ids: Array, offsets: Array) -> list[Word]:
+    return words_of_each(pieces, [(word_ids, offsets)])[0]
 
 
 def test_a_word_is_the_mean_of_its_pieces_from_the_first_to_the_last() -> None:
@@ -32,6 +30,16 @@ def test_a_word_is_the_mean_of_its_pieces_from_the_first_to_the_last() -> None:
 def test_pieces_that_disagree_are_decided_by_their_mean() -> None:
     pieces = np.array([[0.1, 0.9, 0, 0], [1.0, 0, 0, 0]])
     assert words(pieces, np.array([0, 0]), np.array([[0, 2], [2, 4]])) == []
+
+
+def test_words_of_several_parts_are_told_apart() -> None:
+    pieces = np.array([[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0]], float)
+    parts = [([0, 1], [[0, 2], [3, 5]]), ([], np.zeros((0, 2))), ([1, 1], [[4, 6], [6, 9]]), ([0], [[0, 3]])]
+    arrays = [(np.array(ids, int), np.array(offsets, int).reshape(-1, 2)) for ids, offsets in parts]
+    found = words_of_each(pieces, arrays)
+    assert [[(word.start, word.end, word.kind) for word in each] for each in found] == [
+        [(0, 2, PERSON), (3, 5, PERSON)], [], [], [(0, 3, PERSON)],
+    ]  # fmt: skip
 
 
 def test_no_pieces_no_words() -> None:
