@@ -22,7 +22,7 @@ from proxy.dataplane.h2_carrier import H2Carrier
 from proxy.dataplane.h2_endpoints import Farewell
 from proxy.dataplane.h2_frames import Flood
 from proxy.dataplane.h2_layers import AnswerNow, H2Layer
-from proxy.dataplane.h2_pipes import ClientPipe, UpstreamPipe
+from proxy.dataplane.h2_pipes import ClientPipe, UpstreamPipe, Use
 from proxy.dataplane.lane_connection import LINGER_BYTES, LINGER_S
 from proxy.dataplane.upstream import HANDSHAKE_DEADLINE_S
 from proxy.dataplane.verifier import upstream_context
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # mitmproxy buffers what the client's flow-control window does not take; reading from the upstream waits above this.
 _MAX_BACKLOG_BYTES: Final = 1 << 20
+# mitmproxy and h2 remember every stream of a connection: after so many it ends once it is idle.
+MAX_STREAMS: Final = 4096
 # What a piece costs beside its bytes: an upstream that sends single octets must not make a million of them.
 _CHUNK_COST_BYTES: Final = 200
 
@@ -70,6 +72,7 @@ class H2Connection(ConnectionHandler):
         self._generations: dict[str, int] = {}
         self._dial_failure: Denied | None = None
         self._exchanges: dict[asyncio.Task[None], H2Carrier] = {}
+        self._begun = 0
         self._injected: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._room.set()
@@ -86,7 +89,7 @@ class H2Connection(ConnectionHandler):
         context.layers.clear()
         self._layer = H2Layer(context, self)
         self.layer = self._layer
-        self._pipe = ClientPipe(channel, self._state, self._give_up)
+        self._pipe = ClientPipe(channel, self._use, self._give_up)
         pipe: Any = self._pipe
         self.transports[client] = ConnectionIO(handler=None, reader=pipe, writer=pipe)
 
@@ -101,9 +104,8 @@ class H2Connection(ConnectionHandler):
             await self._channel.linger(LINGER_S, LINGER_BYTES)
             self._channel.close()
 
-    def _state(self) -> tuple[bool, bool]:
-        """Whether a stream is open, and whether answers lie here that the client does not take."""
-        return bool(self._exchanges), self._backlog_bytes() > 0
+    def _use(self) -> Use:
+        return Use(bool(self._exchanges), self._begun >= MAX_STREAMS, self._backlog_bytes() > 0)
 
     async def _give_up(self, flood: Flood) -> None:
         """Ends the connection with GOAWAY; one record, unless there is nothing to be told."""
@@ -127,6 +129,7 @@ class H2Connection(ConnectionHandler):
     def track(self, carrier: H2Carrier, task: "asyncio.Task[None]") -> None:
         """Keeps an exchange until it ends, so that none outlives its connection."""
         self._exchanges[task] = carrier
+        self._begun += 1
         self.server.idle(self._channel, waiting=False)
         task.add_done_callback(self._ended)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from h2.errors import ErrorCodes
@@ -92,8 +93,9 @@ class UpstreamPipe(Pipe):
 class Patience:
     """How long a client connection may go on as it is, in loop seconds. Sans-io.
 
-    A frame, a head or the preface that is begun ends within 10 s; a connection without a stream lasts 75 s; a client
-    that leaves answers lying takes 48 KiB of them, or all, in each minute. What `look` saw last decides.
+    A frame, a head or the preface that is begun ends within 10 s; a connection without a stream lasts 75 s, a worn one
+    no longer; a client that leaves answers lying takes 48 KiB of them, or all, in each minute. What `look` saw last
+    decides.
     """
 
     def __init__(self) -> None:
@@ -104,15 +106,18 @@ class Patience:
         self._ended = 0
 
     def look(
-        self, now_s: float, *, unfinished: bool, ended: int, busy: bool, backlog: bool, sent_bytes: int
+        self, now_s: float, *, unfinished: bool, ended: int, busy: bool, worn: bool, backlog: bool, sent_bytes: int
     ) -> float | None:
-        """When to give up. `ended`: how many frames and heads have; `busy`: a stream is open; `backlog`: answers lie
-        here; `sent_bytes`: of answers, so far."""
+        """When to give up. `ended`: how many frames and heads have; `busy`: a stream is open; `worn`: as many as may be
+        have been; `backlog`: answers lie here; `sent_bytes`: of answers, so far."""
         if not unfinished:
             self._unfinished_s = None
         elif self._unfinished_s is None or ended != self._ended:
             self._unfinished_s, self._ended = now_s + HEAD_DEADLINE_S, ended
-        self._idle_s = (self._idle_s or now_s + IDLE_DEADLINE_S) if not (busy or backlog) else None
+        if busy or backlog:
+            self._idle_s = None
+        elif self._idle_s is None:
+            self._idle_s = now_s if worn else now_s + IDLE_DEADLINE_S
         if not backlog:
             self._stalled_s = None
         elif self._stalled_s is None or sent_bytes - self._mark_bytes >= STALL_BYTES:
@@ -132,15 +137,22 @@ class Patience:
         return None
 
 
-class ClientPipe(Pipe):
-    """`state` tells (a stream is open, answers lie here); `give_up` says goodbye before the reader ends."""
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a connection is used for now: see `Patience.look`."""
 
-    def __init__(
-        self, channel: Channel, state: Callable[[], tuple[bool, bool]], give_up: Callable[[Flood], Awaitable[None]]
-    ) -> None:
+    busy: bool = False
+    worn: bool = False
+    backlog: bool = False
+
+
+class ClientPipe(Pipe):
+    """`use` tells what the connection is used for; `give_up` says goodbye before the reader ends."""
+
+    def __init__(self, channel: Channel, use: Callable[[], Use], give_up: Callable[[Flood], Awaitable[None]]) -> None:
         guard = FrameGuard(CLIENT_BUDGETS, CLIENT_FRAME_BYTES, channel.loop.time, preface=True)
         super().__init__(channel, guard)
-        self._state = state
+        self._use = use
         self._give_up = give_up
         self._patience = Patience()
 
@@ -165,13 +177,14 @@ class ClientPipe(Pipe):
     def look(self) -> None:
         """Sets the channel's deadline by how things stand."""
         channel = self._channel
-        busy, backlog = self._state()
+        use = self._use()
         channel.deadline_s = self._patience.look(
             channel.loop.time(),
             unfinished=self._guard.unfinished(channel.buffer),
             ended=self._guard.ended,
-            busy=busy,
-            backlog=backlog or channel.pressed,
+            busy=use.busy,
+            worn=use.worn,
+            backlog=use.backlog or channel.pressed,
             sent_bytes=self._guard.sent_bytes,
         )
 

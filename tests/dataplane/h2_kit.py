@@ -220,6 +220,7 @@ class Lab:
     bodies: BodiesHeld
     authority: bytes
     watcher: Any
+    channels: list[Channel]
 
     def request(self, path: bytes = b"/", method: bytes = b"POST", **changes: bytes) -> list[tuple[bytes, bytes]]:
         head = {b":method": method, b":scheme": b"https", b":authority": self.authority, b":path": path}
@@ -280,11 +281,13 @@ async def lab(  # type: ignore[no-untyped-def]
     )  # fmt: skip
     master = build_master(confdir=Path("/nonexistent"))
     serving: list[asyncio.Task[None]] = []
+    channels: list[Channel] = []
 
     class Accepted(Channel):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
             authority = Authority("https", "up.test", port)
+            channels.append(self)
             serving.append(asyncio.ensure_future(serve_h2(server, self, identify, "explicit", entry, authority)))
 
     proxy = await asyncio.get_running_loop().create_server(lambda: Accepted("client"), "127.0.0.1", 0)
@@ -295,7 +298,9 @@ async def lab(  # type: ignore[no-untyped-def]
     client = Peer(reader, writer, client=True)
     running = asyncio.ensure_future(client.run())
     try:
-        yield Lab(client, runtime, upstream_peers, entry, master, bodies, b"up.test:%d" % port, services.watcher)
+        yield Lab(
+            client, runtime, upstream_peers, entry, master, bodies, b"up.test:%d" % port, services.watcher, channels
+        )
     finally:
         writer.close()
         await asyncio.wait([running, *serving], timeout=10)

@@ -8,11 +8,12 @@ import pytest
 from h2.errors import ErrorCodes
 from hpack import Encoder
 
+from proxy.dataplane import h2_connection
 from proxy.dataplane import h2_pipes as module
 from proxy.dataplane.channel import WRITE_STALL_S, Channel
 from proxy.dataplane.h2_endpoints import MAX_TABLE_BYTES, BoundedEncoder
 from proxy.dataplane.h2_frames import CLIENT_BUDGETS, PREFACE, TURN_FRAMES, Flood
-from proxy.dataplane.h2_pipes import STALL_BYTES, ClientPipe, Patience
+from proxy.dataplane.h2_pipes import STALL_BYTES, ClientPipe, Patience, Use
 from proxy.dataplane.lane_connection import HEAD_DEADLINE_S, IDLE_DEADLINE_S
 from tests.dataplane.h2_kit import Lab, Peer, Seen
 from tests.dataplane.test_h2 import echo, passing, run, with_lab
@@ -164,7 +165,7 @@ def test_a_peer_cannot_make_the_field_table_grow() -> None:
 
 # -- slowness
 
-LOOK = {"unfinished": False, "ended": 0, "busy": False, "backlog": False, "sent_bytes": 0}
+LOOK = {"unfinished": False, "ended": 0, "busy": False, "worn": False, "backlog": False, "sent_bytes": 0}
 
 
 @pytest.mark.parametrize(
@@ -192,6 +193,33 @@ def test_a_busy_connection_whose_client_reads_may_last() -> None:
     assert Patience().look(100, **LOOK | {"busy": True}) is None
 
 
+def test_a_worn_connection_ends_as_soon_as_it_is_idle() -> None:
+    patience = Patience()
+    assert patience.look(100, **LOOK | {"busy": True, "worn": True}) is None
+    assert patience.look(101, **LOOK | {"backlog": True, "worn": True}) == 101 + WRITE_STALL_S
+    assert patience.look(102, **LOOK | {"worn": True}) == 102
+    verdict = patience.verdict(102)
+    assert verdict is not None
+    assert (verdict.error, verdict.denied) == (ErrorCodes.NO_ERROR, None)
+
+
+def test_a_connection_is_worn_after_so_many_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h2_connection, "MAX_STREAMS", 3)
+
+    async def check(lab: Lab) -> None:
+        for at in range(1, 4):
+            _, seen = lab.client.open(lab.request(), b"x")
+            assert (await seen.done()).status == 200
+            await lab.runtime.until(lambda at=at: len(lab.runtime.ends) == at)  # type: ignore[misc]  # bound now
+        (channel,) = lab.channels
+        await lab.runtime.until(lambda: channel.deadline_s is not None and channel.deadline_s <= channel.loop.time())
+        channel.expire()
+        await lab.client.over.wait()
+        assert lab.client.terminated == ErrorCodes.NO_ERROR
+
+    with_lab(passing, echo, check)
+
+
 def test_frames_that_end_begin_the_time_anew_and_those_of_an_open_head_do_not() -> None:
     patience = Patience()
     busy = LOOK | {"unfinished": True, "busy": True}
@@ -217,7 +245,7 @@ def with_pipe(check: Callable[[Channel, ClientPipe, list[Flood]], Coroutine[Any,
         async def give_up(flood: Flood) -> None:
             ends.append(flood)
 
-        await check(channel, ClientPipe(channel, lambda: (False, False), give_up), ends)
+        await check(channel, ClientPipe(channel, Use, give_up), ends)
 
     run(body)
 
