@@ -25,7 +25,7 @@ _MAX_COUNTS: Final = 40
 _MAX_SEGMENTS: Final = 12
 
 type Kind = Literal[
-    "word", "place", "host", "path", "ip", "model", "method", "text", "integer", "flag", "counts", "ids"
+    "word", "digest", "place", "host", "path", "ip", "model", "method", "text", "integer", "flag", "counts", "ids"
 ]
 
 
@@ -111,7 +111,7 @@ fault                   | word    | type of an error of the proxy's own
 event                   | word    | what an `event` record reports; `segment` begins each file
 subject                 | word    | the writer that an event is about
 subject_seq             | integer | last durable seq of that writer
-subject_mac             | word    | `mac` of that record
+subject_mac             | digest  | `mac` of that record
 pid                     | integer | process id of the writer
 key_id                  | word    | root key generation that the chain's key comes from
 segment                 | integer | number of the file within the chain, from 1
@@ -138,6 +138,7 @@ if len(_KINDS) != len(FIELDS):
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"))
 _MAX_REMEMBERED_CHARS: Final = 256
 _WORD = re.compile(r"[A-Za-z0-9_.:+*/@=-]{1,200}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _PLACE = re.compile(r"[A-Za-z0-9_./ +~:@()-]{1,300}")
 _IP = re.compile(r"[0-9a-f:.]{2,45}(%[a-z0-9]{1,15})?")
 _LABEL = re.compile(r"(xn--)?[a-z0-9_](?:[a-z0-9_-]{0,22}[a-z0-9_])?")
@@ -252,16 +253,21 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
 _word: Final = _matching(_WORD)
 
 
+def _integer(value: Any) -> int:
+    return max(-(1 << 63), min(int(value), (1 << 63) - 1))
+
+
 def _counts(value: Any) -> dict[str, int]:
     items = sorted(value.items(), key=lambda item: -int(item[1])) if isinstance(value, Mapping) else []
-    shown = {_word(name)[:80]: int(count) for name, count in items[:_MAX_COUNTS]}
+    shown = {_word(name)[:80]: _integer(count) for name, count in items[:_MAX_COUNTS]}
     if len(items) > _MAX_COUNTS:
-        shown["others"] = sum(int(count) for _, count in items[_MAX_COUNTS:])
+        shown["others"] = _integer(sum(int(count) for _, count in items[_MAX_COUNTS:]))
     return shown
 
 
 _CLEANERS: Final[dict[Kind, Callable[[Any], Any]]] = {
     "word": _word,
+    "digest": lambda value: value if isinstance(value, str) and _DIGEST.fullmatch(value) else "*",
     "place": _matching(_PLACE),
     "host": lambda value: safe_host(str(value)) if "*" not in str(value) else _starred(str(value)),
     "path": lambda value: "/".join("*" if part == "*" else safe_path(part) for part in str(value).split("/")[:14]),
@@ -269,7 +275,7 @@ _CLEANERS: Final[dict[Kind, Callable[[Any], Any]]] = {
     "model": lambda value: safe_model(str(value)),
     "method": lambda value: safe_method(str(value)),
     "text": lambda value: safe_text(str(value)),
-    "integer": lambda value: max(-(1 << 63), min(int(value), (1 << 63) - 1)),
+    "integer": _integer,
     "flag": bool,
     "counts": _counts,
     "ids": lambda value: [_word(item)[:40] for item in list(value)[:100]],
@@ -289,7 +295,8 @@ def clean_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         if kind is None:
             unknown.append(_word(name)[:40])
         elif value.__class__ is str:
-            shown[name] = _clean_text(kind, value) if len(value) <= _MAX_REMEMBERED_CHARS else _clean(kind, value)
+            repeats = kind != "digest" and len(value) <= _MAX_REMEMBERED_CHARS
+            shown[name] = _clean_text(kind, value) if repeats else _clean(kind, value)
         elif value is not None:
             shown[name] = _clean(kind, value)
     if unknown:

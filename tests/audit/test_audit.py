@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.audit import (
@@ -191,6 +191,7 @@ def test_no_value_breaks_the_line(field: str, hostile: str) -> None:
     assert _fields(line)["app"] == "a"
 
 
+@example({"findings": {"": -(1 << 63) - 1, "a": 1 << 64}})
 @given(st.dictionaries(st.sampled_from([each.name for each in FIELDS]) | st.text(max_size=20), st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)))  # fmt: skip
