@@ -9,7 +9,7 @@ what the six say (`loadtests/train_quick.py`), read first; the six read only wha
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -49,6 +49,19 @@ SECOND_LOOK_TOKENS: Final = 256
 SECOND_LOOK_SHARE: Final = 0.25
 """What may be read twice: so much, and this part of the rest. A hostile text cannot ask for more."""
 
+_FOREIGN: Final = re.compile(
+    r"\b(?:und|oder|ist|sind|nicht|das|ich|wir|mit|für|auf|ein|eine|einen|dass|bei|nach|haben|wird|bitte|herr|frau|aus|zum|"
+    r"zur|vom|noch|schon|kann|unser|neue|liegt|kommt|laut|"
+    r"el|que|por|para|una|está|es|su|señora?|más|como|hay|fue|sobre|según|nueva|puedes?|tiene|del|"
+    r"est|une|avec|dans|pas|nous|vous|je|sur|qui|cette|sont|madame|monsieur|les|selon|peux|peut|"
+    r"che|non|sono|alla|nel|della|gli|il|è|dal|signora?|secondo|nuovo|puoi|questo|"
+    r"não|uma|ao|dos|pelo|você|meu|minha|segundo|podes?|foi|em|"
+    r"het|een|niet|voor|naar|dat|zijn|aan|bij|mijn|uit|wordt|heeft|mevrouw|volgens|kun|komt|ligt)\b",
+    re.IGNORECASE,
+)
+"""Words of the other six languages that English sentences, and names in them, seldom hold."""
+_AROUND_CHARS: Final = 60
+
 type _Ids = tuple[int, ...]
 
 
@@ -70,6 +83,8 @@ class _Region:
     ids: list[int]
     word_ids: Array
     offsets: Array
+    foreign: bool
+    """In another language than English: of those the three layers have seen too little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +94,7 @@ class _Window:
     end: int
 
 
-type _Reader = Callable[[Model, Iterable[_Ids]], Iterator[tuple[_Ids, Array]]]
+type _Reader = Callable[[Model, Iterable[_Ids], Set[_Ids]], Iterator[tuple[_Ids, Array]]]
 
 
 @cache
@@ -146,7 +161,7 @@ def _find(texts: Sequence[str], allowed: Sequence[Sequence[tuple[int, int]]], re
     found: list[list[Finding]] = [[] for _ in texts]
     loaded = model()
     regions = [
-        _region(loaded, index, text[start:end], start)
+        _region(loaded, index, text, start, end)
         for index, text in enumerate(texts)
         for start, end in allowed[index]
         if start < end
@@ -156,10 +171,12 @@ def _find(texts: Sequence[str], allowed: Sequence[Sequence[tuple[int, int]]], re
     return found
 
 
-def _region(loaded: Model, index: int, text: str, offset: int) -> _Region:
-    encoding = loaded.tokenizer.encode(_SURROGATE.sub(" ", text), add_special_tokens=False)
-    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) + offset
-    return _Region(index, encoding.ids, np.array(encoding.word_ids, np.int64), offsets)
+def _region(loaded: Model, index: int, text: str, start: int, end: int) -> _Region:
+    encoding = loaded.tokenizer.encode(_SURROGATE.sub(" ", text[start:end]), add_special_tokens=False)
+    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) + start
+    around = text[max(0, start - _AROUND_CHARS) : end + _AROUND_CHARS]
+    foreign = _FOREIGN.search(around) is not None
+    return _Region(index, encoding.ids, np.array(encoding.word_ids, np.int64), offsets, foreign)
 
 
 def _windows(regions: Sequence[_Region]) -> Iterator[_Window]:
@@ -179,7 +196,8 @@ def _tagged(loaded: Model, regions: Sequence[_Region], reader: _Reader) -> list[
     alike: dict[_Ids, list[_Window]] = {}
     for window in _windows(regions):
         alike.setdefault(tuple(regions[window.region].ids[window.start : window.end]), []).append(window)
-    for ids, row in reader(loaded, alike):
+    foreign = {ids for ids, places in alike.items() if any(regions[place.region].foreign for place in places)}
+    for ids, row in reader(loaded, alike, foreign):
         for window in alike[ids]:
             first = window.start + (_OVERLAP_TOKENS // 2 if window.start else 0)
             last = window.end - (_OVERLAP_TOKENS // 2 if window.end < len(regions[window.region].ids) else 0)
@@ -188,22 +206,26 @@ def _tagged(loaded: Model, regions: Sequence[_Region], reader: _Reader) -> list[
     return words_of_each(pieces, [(region.word_ids, region.offsets) for region in regions])
 
 
-def _read(loaded: Model, windows: Iterable[_Ids]) -> Iterator[tuple[_Ids, Array]]:
+def _read(
+    loaded: Model,
+    windows: Iterable[_Ids],
+    foreign: Set[_Ids],  # noqa: ARG001 - the shape of a reader
+) -> Iterator[tuple[_Ids, Array]]:
     """The probabilities of each window's pieces, its marks included."""
     return _read_by(loaded.encoder, loaded, windows)
 
 
-def _read_quickly(loaded: Model, windows: Iterable[_Ids]) -> Iterator[tuple[_Ids, Array]]:
+def _read_quickly(loaded: Model, windows: Iterable[_Ids], foreign: Set[_Ids]) -> Iterator[tuple[_Ids, Array]]:
     doubtful: list[_Ids] = []
     spare: float = SECOND_LOOK_TOKENS
-    for ids, row in _read_by(loaded.quick, loaded, windows):
+    for ids, row in _read_by(loaded.quick, loaded, (ids for ids in windows if ids not in foreign)):
         spare += SECOND_LOOK_SHARE * len(ids)
         if len(ids) <= spare and _in_doubt(row):
             spare -= len(ids)
             doubtful.append(ids)
         else:
             yield ids, row
-    yield from _read(loaded, doubtful)
+    yield from _read_by(loaded.encoder, loaded, (*foreign, *doubtful))
 
 
 def _in_doubt(row: Array) -> bool:

@@ -29,11 +29,15 @@ class Says:
         return found
 
 
-def read(chances: dict[int, tuple[int, float]], windows: Sequence[tuple[int, ...]]) -> tuple[list[int], set[int]]:
+def read(
+    chances: dict[int, tuple[int, float]],
+    windows: Sequence[tuple[int, ...]],
+    foreign: frozenset[tuple[int, ...]] = frozenset(),
+) -> tuple[list[int], set[int]]:
     """(first pieces of the windows that the whole model read, first pieces that got an answer)"""
     whole, quick = Says(dict.fromkeys(chances, (PERSON, 0.99))), Says(chances)
     loaded = replace(rampart.model(), encoder=whole, quick=quick)  # type: ignore[arg-type] - two encoders with `kinds`
-    answers = dict(rampart._read_quickly(loaded, windows))
+    answers = dict(rampart._read_quickly(loaded, windows, foreign))
     for ids, row in answers.items():
         sure = 0.99 if [rampart.model().cls, *ids, rampart.model().sep] in whole.seen else chances[ids[0]][1]
         assert row[1:-1].shape == (len(ids), 4)
@@ -58,3 +62,29 @@ def test_second_looks_are_bounded_by_a_share_of_the_text() -> None:
     assert answered == set(chances)
     assert 10 * len(second) <= rampart.SECOND_LOOK_TOKENS + rampart.SECOND_LOOK_SHARE * tokens
     assert 10 * len(second) > rampart.SECOND_LOOK_SHARE * tokens
+
+
+def test_what_is_in_another_language_is_read_by_the_whole_model_only() -> None:
+    second, answered = read({10: (PERSON, 0.01), 11: (PERSON, 0.01)}, [(10, 1), (11, 1)], frozenset({(11, 1)}))
+    assert second == [11]
+    assert answered == {10, 11}
+
+
+@pytest.mark.parametrize(
+    ("text", "foreign"),
+    [
+        ("Kannst du prüfen, ob Jane Roe schon bezahlt hat?", True),
+        ("El expediente de Roe está en el juzgado.", True),
+        ("Le dossier de Roe est au tribunal.", True),
+        ("La pratica della Roe non è al tribunale.", True),
+        ("O processo de Roe não foi assinado.", True),
+        ("Het dossier van Roe ligt bij de rechtbank.", True),
+        ("Please ask Ludwig van der Berg in La Paz, or Les, about Das Auto.", True),
+        ("Please ask Ludwig van der Berg in La Paz about the invoice from Los Angeles.", False),
+        ("Jane Roe, 12 Main Street, Springfield", False),
+        ("It is not on me" + " x" * 40 + " und nicht", False),
+    ],
+)
+def test_a_language_is_known_by_small_words_close_by(text: str, foreign: bool) -> None:
+    region = rampart._region(rampart.model(), 0, text, 0, 12)
+    assert region.foreign is foreign
