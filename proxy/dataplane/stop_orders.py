@@ -1,6 +1,7 @@
 """What one process knows of kills and revoked tokens: from this machine's file, from the store, and over both."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -80,6 +81,10 @@ class StopOrders:
         kills = {**kills, **{app: order for app, order in self._stops.kills.items() if forgot and app not in kills}}
         tokens = self._kept_tokens(revoked)
         gave = await self._give_back(kills, told, {} if not forgot else tokens, revoked)
+        # Another process of this machine may have given the store an order since it was asked.
+        kills = self._sealer.merged(self._stops.kills, kills)
+        with contextlib.suppress(OSError):
+            kills = self._sealer.merged(self._file.read().kills, kills)
         # In force first, on disk second: a full disk must not hold up a kill.
         self._stops = Stops(kills, tokens, self._stops.pending, epoch)
         await asyncio.to_thread(self._file.learn, kills, tokens, epoch)

@@ -1,6 +1,8 @@
 """Stops of this machine: an order is never lost, forgotten too early, or taken over by an older one."""
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -71,6 +73,30 @@ def test_other_workers_keep_to_an_order_between_its_delivery_and_their_next_look
         assert ("a" in worker.kills) == (facts is not None)
         await worker.refresh()
         assert ("a" in worker.kills) == (facts is not None)
+
+    asyncio.run(scenario())
+
+
+def test_an_order_that_another_process_delivers_during_a_look_is_not_forgotten(paths: Paths) -> None:
+    class Busy(MemoryConfigStore):
+        async def set_kill(self, app: str, facts: Mapping[str, Any] | None) -> None:
+            await super().set_kill(app, facts)
+            if app == "lost" and known:
+                stops.order("a", FACTS)
+                await deliver(stops, self, SEALER, 1.0)
+                worker.read_stops()
+
+    stops, store, known = StopsFile(paths.last_good), Busy(), []
+    worker = ConfigWatcher(store, paths, manifest_seed=SEED)
+
+    async def scenario() -> None:
+        await store.set_kill("lost", SEALER.sealed("lost", FACTS, after=None, now_s=1.0))
+        await worker.refresh()
+        known.append("lost")
+        await MemoryConfigStore.set_kill(store, "lost", None)
+        await worker.refresh()
+        assert set(worker.kills) == {"lost", "a"}
+        assert set(stops.read().effective) == {"lost", "a"}
 
     asyncio.run(scenario())
 
