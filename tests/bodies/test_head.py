@@ -1,6 +1,7 @@
 """Texts outside the body: what is shown to the detector, what has no room for data."""
 
 import base64
+import time
 import timeit
 
 import pytest
@@ -126,7 +127,7 @@ def test_the_target_is_taken_apart() -> None:
 
 @pytest.mark.parametrize("value", ["1 " * 50_000, "a" * 100_000, "(" * 100_000, "Chrome/1" * 10_000])
 def test_long_values_take_linear_time(value: str) -> None:
-    assert timeit.timeit(lambda: shown("User-Agent", value), number=1) < 0.5
+    assert timeit.timeit(lambda: shown("User-Agent", value), number=1, timer=time.process_time) < 0.5
 
 
 @pytest.mark.parametrize("name", ["Accept", "Accept-Language", "Cache-Control", "Content-Type", "Priority", "Trailer"])

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import time
 import timeit
 import zlib
 
@@ -111,4 +112,7 @@ def test_files_within_a_text(text: str, expected: list[str]) -> None:
     "text", ["A" * 500_000, ("A" * 70 + "\n") * 10_000, "data:;base64," * 50_000, "A" * 59 + " A" * 99_999]
 )
 def test_hostile_texts_take_linear_time(text: str) -> None:
-    assert timeit.timeit(lambda: (list(files_in_text(text)), file_of_string(text)), number=1) < 1.0
+    assert (
+        timeit.timeit(lambda: (list(files_in_text(text)), file_of_string(text)), number=1, timer=time.process_time)
+        < 1.0
+    )

@@ -2,6 +2,7 @@
 
 import base64
 import quopri
+import time
 import timeit
 from urllib.parse import quote
 
@@ -123,7 +124,7 @@ def test_spans_stay_inside_the_text(text: str) -> None:
      "a @ b." * 50_000, "one " * 100_000, "'+'" * 100_000, "<a>" * 100_000, "GB82 " * 50_000, "abcd " * 100_000],
 )  # fmt: skip
 def test_hostile_texts_take_linear_time(text: str) -> None:
-    assert timeit.timeit(lambda: readings(text), number=1) < 5.0
+    assert timeit.timeit(lambda: readings(text), number=1, timer=time.process_time) < 5.0
 
 
 def test_every_module_of_the_package_is_a_view() -> None:

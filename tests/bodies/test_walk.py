@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 import timeit
 
 import pytest
@@ -84,7 +85,7 @@ def test_nesting_is_capped() -> None:
     ],
 )
 def test_big_bodies_take_linear_time(text: str) -> None:
-    assert timeit.timeit(lambda: walked(text.encode(), "application/json"), number=1) < 3.0
+    assert timeit.timeit(lambda: walked(text.encode(), "application/json"), number=1, timer=time.process_time) < 3.0
 
 
 def test_ten_kilobytes_of_chat_take_well_under_a_millisecond() -> None:
@@ -92,4 +93,7 @@ def test_ten_kilobytes_of_chat_take_well_under_a_millisecond() -> None:
     content = 'The quarterly report shows receipts that were filed late.\nPlease "group" them. ' * 7
     body = json.dumps({"messages": [{"role": "user", "content": content} for _ in range(18)]}).encode()
     assert len(body) > 10_000
-    assert min(timeit.repeat(lambda: walked(body, "application/json"), number=10, repeat=5)) / 10 < 0.003
+    assert (
+        min(timeit.repeat(lambda: walked(body, "application/json"), number=10, repeat=5, timer=time.process_time)) / 10
+        < 0.003
+    )

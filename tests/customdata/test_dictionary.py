@@ -66,6 +66,6 @@ def test_a_hundred_thousand_words_cost_no_more_than_ten() -> None:
     many = DlpDictionary("X", tuple(f"word{number}x" for number in range(100_000)))
     text = "some words about nothing at all, word99999x and word5y. " * 2000
     assert len(list(find(many, text))) == 2000
-    begun_s = time.perf_counter()
+    begun_s = time.process_time()
     list(find(many, text))
-    assert time.perf_counter() - begun_s < 1.0
+    assert time.process_time() - begun_s < 1.0

@@ -61,9 +61,9 @@ def test_a_whole_column_is_bounded_work_and_finds_rather_more(monkeypatch: pytes
     rows = [(f"Anna{chr(97 + n % 26)} Berg{chr(97 + n // 26 % 26)}", f"City{n % 50}") for n in range(20_000)]
     index = loaded(rows, (("name", "name"), ("city", "text")))
     texts = [" ".join(name for name, _ in rows[:676]), " ".join(f"City{n}" for n in range(50))]
-    begun_s = time.perf_counter()
+    begun_s = time.process_time()
     near = found(index, texts, rule(within=5))
-    assert time.perf_counter() - begun_s < 3.0
+    assert time.process_time() - begun_s < 3.0
     monkeypatch.setattr(match, "MAX_STEPS", 10)
     assert set(near) < set(found(index, texts, rule(within=5)))
 

@@ -52,9 +52,9 @@ def test_what_cannot_be_linear_is_refused(regex: str, why: str) -> None:
 @pytest.mark.parametrize("regex", ["(a+)+$", "(a|a)*b", "(a*)*c", r"(\w+\s?)+$"])
 def test_catastrophic_expressions_are_harmless(regex: str) -> None:
     text = "a" * 100_000 + "!"
-    begun_s = time.perf_counter()
+    begun_s = time.process_time()
     try:
         texts(text, regex)
     except BadPattern:
         return
-    assert time.perf_counter() - begun_s < 1.0
+    assert time.process_time() - begun_s < 1.0

@@ -1,6 +1,7 @@
 """Policy as a whole: default deny, who removed the last candidate, report mode, precedence, networks, speed."""
 # ruff: noqa: E501 - one row of a table, one line
 
+import time
 import timeit
 from pathlib import Path
 
@@ -283,5 +284,5 @@ def test_a_ruling_takes_microseconds() -> None:
     """The bar is ten times what was measured (10 us), so that a busy machine does not fail it and a regex compiled or
     a sentence made for each request does."""
     found, request = policy(OPENAI), head(CHAT)
-    best_s = min(timeit.repeat(lambda: ask(found, request), number=500, repeat=5)) / 500
+    best_s = min(timeit.repeat(lambda: ask(found, request), number=500, repeat=5, timer=time.process_time)) / 500
     assert best_s < 100e-6

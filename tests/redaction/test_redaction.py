@@ -1,5 +1,6 @@
 """Rules over findings: severity, thresholds, trials, exceptions; and what stands in place of a value."""
 
+import time
 import timeit
 from itertools import pairwise
 
@@ -216,5 +217,5 @@ def test_expired_path_exceptions_are_gone() -> None:
 def test_many_findings_take_linear_time() -> None:
     hits = [hit(value="a@x.com", at=10 * n) for n in range(50_000)]
     exception = DlpException("EMAIL_ADDRESS", frozenset({"a@x.com"}))
-    assert timeit.timeit(lambda: rule_on(hits, [], "redact", [exception], 0.0), number=1) < 3.0
-    assert timeit.timeit(lambda: spans(rule_on(hits, [], "redact", [], 0.0)), number=1) < 3.0
+    assert timeit.timeit(lambda: rule_on(hits, [], "redact", [exception], 0.0), number=1, timer=time.process_time) < 3.0
+    assert timeit.timeit(lambda: spans(rule_on(hits, [], "redact", [], 0.0)), number=1, timer=time.process_time) < 3.0
