@@ -457,7 +457,7 @@ def test_who_never_heard_the_store_does_not_trust_an_old_policy(paths: Paths) ->
         (paths.last_good / "contact").unlink()
         store.down = True
         async with watching(store, paths) as watcher:
-            await until(lambda: watcher.status.from_disk)
+            await until(lambda: watcher.status.from_disk and watcher.status.store_fault != "")
             assert watcher.current is None
             assert watcher.facts()["stale_s"] is None
 
