@@ -58,6 +58,7 @@ def memory(bench: Bench, what: str, limit: int = 32 * MIB) -> Iterator[Memory]:
         seen.over.set()
         watcher.join()
     grown = max(seen.most, seen.now()) - seen.before
+    bench.seen += f"{what}: {grown / MIB:+.1f} MiB; "
     bench.check(grown <= limit, f"{what}: RSS grew by {grown / MIB:.1f} MiB, limit {limit / MIB:g}")
 
 
@@ -101,6 +102,7 @@ def neighbour(bench: Bench, what: str) -> Iterator[None]:
         loud.over.set()
         thread.join()
     bench.check(set(loud.codes) <= {200}, f"{what}: another app got {sorted(set(loud.codes))}")
+    bench.seen += f"{what}: another app's p99 {loud.p99 * 1000:.0f} ms, quiet {quiet.p99 * 1000:.0f}; "
     limit_s = max(2 * quiet.p99, NOISE_S)
     bench.check(
         loud.p99 <= limit_s,
@@ -143,6 +145,7 @@ def heart(bench: Bench, what: str) -> Iterator[None]:
         thread.join()
     worst_s = max((cpu for _, cpu in one.beats), default=9.0)
     bench.check(len(one.beats) >= LEAST, f"{what}: only {len(one.beats)} beats")
+    bench.seen += f"{what}: loop held {worst_s * 1000:.0f} ms; "
     bench.check(worst_s <= MAX_STALL_S, f"{what}: the loop was held for {worst_s:.3f} s of {len(one.beats)} beats")
 
 

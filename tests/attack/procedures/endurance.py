@@ -190,7 +190,7 @@ def _storm(bench: Bench, group: MemoryGroup) -> None:
     bench.check(survived or away_s <= 2, f"{group.kills} killed for memory, not served for {away_s:.1f} s")
     figure = f"peak {group.peak_bytes / MIB:.0f} MiB, {group.kills} killed, not served for {away_s:.1f} s at most"
     bench.check(status(bench) == 200, f"not serving after it: {figure}")
-    bench.seen = f"{figure}; {dict(attackers.done)}"
+    bench.seen += f"{figure}; {dict(attackers.done)}"
 
 
 def _big_or_websocket(accepted: Accepted, handshake: bytes, stream: object) -> None:
@@ -258,7 +258,7 @@ def soak(bench: Bench) -> None:
     bench.check(abs(opened) <= 10, f"descriptors: {figure}")
     bench.check(min(clients.done[act.__name__] for act in _legal(bench)) > 20, f"too little was done: {clients.done}")
     bench.check(not clients.errors, f"broke: {dict(clients.errors)}")
-    bench.seen = f"{figure}; {dict(clients.done)}"
+    bench.seen += f"{figure}; {dict(clients.done)}"
 
 
 def _descriptors(pids: list[int]) -> int:
