@@ -22,9 +22,12 @@ _HASH: Final = re.compile(
     r"|\$argon2(?:id|i|d)\$v=[0-9]{1,3}\$m=[0-9]{1,9},t=[0-9]{1,4},p=[0-9]{1,4}\$[A-Za-z0-9+/]{11,64}\$[A-Za-z0-9+/]{22,172}"
     r"|\$pbkdf2(?:-sha(?:1|256|512))?\$[0-9]{1,9}\$[./A-Za-z0-9]{2,64}\$[./A-Za-z0-9]{27,86}"
     r"|pbkdf2_sha(?:1|256)\$[0-9]{1,9}\$[A-Za-z0-9]{2,64}\$[A-Za-z0-9+/]{27,43}="
-    r"|\{S?SHA(?:256|512)?\}[A-Za-z0-9+/]{27,140}={0,2}"
-    rf")(?!{_B64})"
+    r"|\{(?i:s?(?:sha(?:256|512)?|md5))\}[A-Za-z0-9+/]{22,140}={0,2}"
+    # Lengths are fixed, so that a full stop or slash behind a digest is the sentence's or the path's.
+    r")(?![A-Za-z0-9])"
 )
+# RFC 2307 section 5.3: the scheme's name in any case.
+_LDAP: Final = re.compile(r"\{s?(?:sha|md5)", re.IGNORECASE)
 
 
 def _find(text: str) -> Iterator[Finding]:
@@ -34,7 +37,7 @@ def _find(text: str) -> Iterator[Finding]:
 
 
 def _trigger(text: str) -> bool:
-    return "$" in text or "SHA" in text
+    return "$" in text or _LDAP.search(text) is not None
 
 
 RECOGNIZER: Final = Recognizer(
