@@ -56,10 +56,12 @@ _FOREIGN: Final = re.compile(
     r"est|une|avec|dans|pas|nous|vous|je|sur|qui|cette|sont|madame|monsieur|les|selon|peux|peut|"
     r"che|non|sono|alla|nel|della|gli|il|è|dal|signora?|secondo|nuovo|puoi|questo|"
     r"não|uma|ao|dos|pelo|você|meu|minha|segundo|podes?|foi|em|"
-    r"het|een|niet|voor|naar|dat|zijn|aan|bij|mijn|uit|wordt|heeft|mevrouw|volgens|kun|komt|ligt)\b",
+    r"het|een|niet|voor|naar|dat|zijn|aan|bij|mijn|uit|wordt|heeft|mevrouw|volgens|kun|komt|ligt|"
+    r"(?-i:[a-z]*[ß-öø-ÿ][a-zß-öø-ÿ]*))\b",
     re.IGNORECASE,
 )
-"""Words of the other six languages that English sentences, and names in them, seldom hold."""
+"""Words of the other six languages that English sentences, and names in them, seldom hold; and any with an accent that
+is no name."""
 _AROUND_CHARS: Final = 60
 
 type _Ids = tuple[int, ...]

@@ -82,6 +82,9 @@ def test_what_is_in_another_language_is_read_by_the_whole_model_only() -> None:
         ("Please ask Ludwig van der Berg in La Paz, or Les, about Das Auto.", True),
         ("Please ask Ludwig van der Berg in La Paz about the invoice from Los Angeles.", False),
         ("Jane Roe, 12 Main Street, Springfield", False),
+        ("größer 4111", True),
+        ("Frau Größer und Söhne", True),
+        ("Müller, Núñez, ÉCOLE", False),
         ("It is not on me" + " x" * 40 + " und nicht", False),
     ],
 )
