@@ -47,7 +47,8 @@ DOUBT: Final = 0.09
 the development data: at 0.05 a third of the pieces of a prompt is read twice, for .001 of F2."""
 SECOND_LOOK_TOKENS: Final = 256
 SECOND_LOOK_SHARE: Final = 0.25
-"""What may be read twice: so much, and this part of the rest. A hostile text cannot ask for more."""
+"""What may be read twice: so much, and this part of the rest. A hostile text cannot ask for more (what is not English
+is read once, by the six)."""
 
 _FOREIGN: Final = re.compile(
     r"\b(?:und|oder|ist|sind|nicht|das|ich|wir|mit|für|auf|ein|eine|einen|dass|bei|nach|haben|wird|bitte|herr|frau|aus|zum|"
