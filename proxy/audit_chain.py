@@ -119,7 +119,8 @@ class Vouched:
 
 @dataclass(slots=True)
 class ChainReport:
-    """What `verify_chain` found in one writer's chain."""
+    """What a check found in one writer's chain. `uncovered`: how many of `records`, at the end, no checkpoint covers;
+    `proved`: the last one that a checkpoint signed. The keyed chain needs neither."""
 
     writer: str
     records: int = 0
@@ -130,6 +131,8 @@ class ChainReport:
     told: dict[str, Vouched] = field(default_factory=dict)
     opened: dict[str, int] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    uncovered: int = 0
+    proved: Head | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,61 @@
 """The check of a trail by one who has only public keys: what each checkpoint signed must be what stands there. Pure.
 
-Records behind the last checkpoint (at most a second's) are not covered yet, and the report says how many there are.
+What stands behind the last checkpoint anybody can have written: it is counted apart, and may be no more than an honest
+writer leaves unsigned. That a trail was cut back to one of its checkpoints shows only against heads kept elsewhere.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
+from proxy.audit import MAX_LINE_BYTES
 from proxy.audit_chain import ChainReport, Line, Problem, Record, Segment, misfit, split_lines, take
-from proxy.audit_seal import checkpoint_statement, is_signed, key_statement, public_bytes
+from proxy.audit_seal import (
+    MOST_UNCOVERED,
+    MOST_UNCOVERED_S,
+    checkpoint_statement,
+    is_signed,
+    key_statement,
+    public_bytes,
+)
 from proxy.audit_tree import Tree, is_included
+
+_CHECKPOINT_FIELDS: Final = frozenset(
+    {"v", "writer", "seq", "prev", "id", "kind", "time", "event", "segment", "tree_size", "tree_root", "signer"}
+    | {"signature", "mac"}
+)
+_BEGINNING: Final = ("segment", "open_carried", "checkpoint")
+
+
+@dataclass(slots=True)
+class _Tail:
+    """What stands behind the last good checkpoint: where it begins, and the earliest and latest moment it tells."""
+
+    where: str = ""
+    since_s: float = float("inf")
+    until_s: float = float("-inf")
+
+    def add(self, where: str, fields: Mapping[str, Any]) -> None:
+        self.where = self.where or where
+        if fields.get("kind") == "open":
+            return  # written late, with the moment at which its exchange began
+        moment_s = _ended_s(fields)
+        self.since_s, self.until_s = min(self.since_s, moment_s), max(self.until_s, moment_s)
 
 
 @dataclass(slots=True)
 class _Check:
-    """How far the check of one chain has come. `covered`: last seq that a good checkpoint covers."""
+    """How far the check of one chain has come. `signer`: whose checkpoints the segment has."""
 
     report: ChainReport
     accepted: set[str]
     want: frozenset[int]
-    covered: int = 0
-    signed: bool = False
+    signer: str = ""
     digest: str = ""
+    tail: _Tail = field(default_factory=_Tail)
     strangers: set[str] = field(default_factory=set)
 
     def problem(self, where: str, what: str) -> None:
@@ -40,87 +72,153 @@ def verify_public(
         public_bytes(key)
     check = _Check(ChainReport(writer), keys, want)
     firsts = [_first(segment) for segment in segments]
+    gap = next((at for at, segment in enumerate(segments) if segment.number != at + 1), None)
+    if gap is not None:
+        check.problem(segments[gap].name, f"segment {gap + 1} of writer {writer} is missing")
+        return check.report
     for index, segment in enumerate(segments):
-        later = firsts[index + 1 :]
-        cut = next((one.get("prev_bytes") for one in later if one.get("prev_segment") == segment.number), None)
-        if segment.number != index + 1:
-            check.problem(segment.name, f"segment {index + 1} of writer {writer} is missing")
-        else:
-            _segment(check, segment, firsts[index], cut if isinstance(cut, int) else None, last=not later)
+        _segment(check, segment, firsts[index], _vouched_bytes(segment, firsts[index + 1 :]))
         if check.report.problem is not None:
             return check.report
-    if segments and not check.signed:
-        check.problem(writer, "no checkpoint is signed by a key that was given")
-    if check.report.head.seq > check.covered:
-        count = check.report.head.seq - check.covered
-        check.report.notes.append(f"{writer}: {count} records behind the last checkpoint are not covered yet")
+    _end(check)
     return check.report
 
 
-def _segment(check: _Check, segment: Segment, first: Mapping[str, Any], cut: int | None, *, last: bool) -> None:
-    data = segment.read()
-    data = data if cut is None else data[:cut]
+def _vouched_bytes(segment: Segment, later: Sequence[Mapping[str, Any]]) -> int | None:
+    """How much of a segment the later ones were linked to; None when none was begun."""
+    begun = [one for one in later if one]
+    cut = next((one.get("prev_bytes") for one in begun if one.get("prev_segment") == segment.number), 0)
+    return (max(cut, 0) if isinstance(cut, int) else 0) if begun else None
+
+
+def _segment(check: _Check, segment: Segment, first: Mapping[str, Any], cut: int | None) -> None:
+    if not first:
+        _torn_start(check, segment)
+        return
+    whole = segment.read()
+    data = whole if cut is None else whole[:cut]
     if cut is not None and len(data) < cut:
         check.problem(segment.name, f"the file lost its end: {cut} bytes were in the chain, {len(data)} are left")
+    elif b"\n" in whole[len(data) :] and not (cut == 0 and _only_begun(segment, whole)):
+        check.problem(segment.name, "the file goes on with lines that no later file vouches for")
+    elif not data:
         return
-    if not data or (cut is None and not last):
-        return  # begun and torn: no later segment vouches for any of it
-    if first.get("prev_segment") and first.get("prev_sha256") != check.digest:
-        check.problem(f"{segment.name}:1", f"segment {first['prev_segment']} is not what this one was linked to")
-        return
-    _new_key(check, segment, first)
-    check.digest = hashlib.sha256(data).hexdigest()
-    tree = Tree()
+    elif first.get("prev_sha256") != (check.digest or None):
+        check.problem(f"{segment.name}:1", "what stands before this file is not what it was linked to")
+    else:
+        _signer(check, segment, first)
+        check.digest = hashlib.sha256(data).hexdigest()
+        _lines(check, segment, data, last=cut is None)
+
+
+def _torn_start(check: _Check, segment: Segment) -> None:
+    if b"\n" in segment.first or len(segment.first) > MAX_LINE_BYTES:
+        check.problem(f"{segment.name}:1", "the first line is not one that begins a file of this trail")
+    else:
+        check.report.notes.append(f"{segment.name}: torn tail at line 1: the writer died as it began the file")
+
+
+def _only_begun(segment: Segment, data: bytes) -> bool:
+    """A disk that failed as a file was begun leaves its first lines, and the chain goes on in another."""
+    whole = [line for line in split_lines(segment.name, data) if line.ended]
+    return all((_parsed(line) or {}).get("event") in _BEGINNING for line in whole)
+
+
+def _lines(check: _Check, segment: Segment, data: bytes, *, last: bool) -> None:
+    report, tree = check.report, Tree()
     for line in split_lines(segment.name, data):
         fields = _parsed(line)
         if fields is None and last and not line.ended:
-            check.report.notes.append(f"{segment.name}: torn tail at line {line.number}")
+            report.notes.append(f"{segment.name}: torn tail at line {line.number}")
             return
-        wrong = "the line is no record" if fields is None else misfit(fields, check.report)
+        wrong = "the line is no record" if fields is None else misfit(fields, report)
         if fields is None or wrong:
-            check.problem(f"{segment.name}:{line.number} (after seq {check.report.head.seq})", wrong)
+            check.problem(f"{segment.name}:{line.number} (after seq {report.head.seq})", wrong)
             return
-        if fields.get("event") == "checkpoint":
-            _checkpoint(check, segment, line, fields, tree)
-        take(check.report, Record(fields, str(fields.get("mac")), line), check.want)
-        if check.report.problem is not None:
+        covers = fields.get("event") == "checkpoint" and _checkpoint(check, segment, line, fields, tree)
+        before = report.head
+        take(report, Record(fields, str(fields.get("mac")), line), check.want)
+        if report.problem is not None:
             return
+        if covers:
+            report.proved, report.uncovered, check.tail = before, 0, _Tail()
+        else:
+            report.uncovered += 1
+            check.tail.add(f"{segment.name}:{line.number}", fields)
         tree.append(line.data)
 
 
-def _new_key(check: _Check, segment: Segment, first: Mapping[str, Any]) -> None:
-    old, new = first.get("signed_by"), str(first.get("signer"))
-    if old in check.accepted and new not in check.accepted:
-        if is_signed(str(old), key_statement(check.report.writer, segment.number, new), first.get("signature")):
-            check.accepted.add(new)
-        else:
-            check.problem(f"{segment.name}:1", "the change of the signing key is not signed by the key before it")
+def _signer(check: _Check, segment: Segment, first: Mapping[str, Any]) -> None:
+    """A file's checkpoints are by one key. Once a key counts, only it can name the next one."""
+    old, new = check.signer, str(first.get("signer") or "")
+    check.signer = new
+    if new == old or old not in check.accepted:
+        return
+    statement = key_statement(check.report.writer, segment.number, new)
+    if first.get("signed_by") == old and is_signed(old, statement, first.get("signature")):
+        check.accepted.add(new)
+    else:
+        check.problem(f"{segment.name}:1", "the change of the signing key is not signed by the key before it")
 
 
-def _checkpoint(check: _Check, segment: Segment, line: Line, fields: Mapping[str, Any], tree: Tree) -> None:
-    signer = str(fields.get("signer"))
+def _checkpoint(check: _Check, segment: Segment, line: Line, fields: Mapping[str, Any], tree: Tree) -> bool:
+    """Whether a good checkpoint of a key that counts covers all lines before it."""
+    signer, where = str(fields.get("signer")), f"{segment.name}:{line.number}"
+    if signer != check.signer:
+        check.problem(where, f"a checkpoint by {signer[:80]} in a file whose first line names another key")
+        return False
     if signer not in check.accepted:
         if signer not in check.strangers:
             check.strangers.add(signer)
-            check.report.notes.append(f"{segment.name}:{line.number}: a checkpoint by {signer}, which was not given")
-        return
+            check.report.notes.append(f"{where}: a checkpoint by {signer[:80]}, which was not given")
+        return False
     size, root = tree.size, tree.root.hex()
     statement = checkpoint_statement(check.report.writer, segment.number, size, root)
-    told = fields.get("tree_size"), fields.get("tree_root")
-    if told != (size, root) or not is_signed(signer, statement, fields.get("signature")):
-        after = f"after seq {check.covered}" if check.covered else "from the first on"
-        check.problem(
-            f"{segment.name}:{line.number}",
-            f"records {after}, up to seq {check.report.head.seq}, are not what this checkpoint signed",
-        )
+    told = fields.get("segment"), fields.get("tree_size"), fields.get("tree_root")
+    if told != (segment.number, size, root) or not is_signed(signer, statement, fields.get("signature")):
+        proved = check.report.proved
+        after = f"after seq {proved.seq + 1}" if proved else "from the first on"
+        check.problem(where, f"records {after}, up to seq {check.report.head.seq}, are not what this checkpoint signed")
+        return False
+    # No signature covers the last checkpoint's own line: it must have no room for anything else.
+    if fields.keys() != _CHECKPOINT_FIELDS or (fields["kind"], fields["id"]) != ("event", "-"):
+        check.problem(where, "the checkpoint has other fields than checkpoints have")
+        return False
+    return True
+
+
+def _end(check: _Check) -> None:
+    report, tail = check.report, check.tail
+    if report.records and report.proved is None:
+        check.problem(report.writer, "no checkpoint is signed by a key that was given")
+    if not report.uncovered:
         return
-    check.signed = True
-    check.covered = check.report.head.seq + 1
+    begins = f"{tail.where} (from seq {report.head.seq - report.uncovered + 1} on)"
+    span_s = tail.until_s - tail.since_s
+    if report.uncovered > MOST_UNCOVERED:
+        check.problem(
+            begins, f"no checkpoint covers {report.uncovered} records; none leaves more than {MOST_UNCOVERED}"
+        )
+    elif span_s > MOST_UNCOVERED_S:
+        check.problem(begins, f"no checkpoint covers records of {span_s:.0f} s; a writer signs one each second")
+    report.notes.append(f"{report.writer}: {report.uncovered} records behind the last checkpoint are not covered yet")
+
+
+def _ended_s(fields: Mapping[str, Any]) -> float:
+    """Unix seconds at which what a record tells was over; 0 when it tells no time."""
+    took_ms = fields.get("duration_ms")
+    try:
+        began_s = datetime.fromisoformat(str(fields.get("time"))).timestamp()
+        return began_s + (took_ms / 1000 if isinstance(took_ms, int) else 0.0)
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _first(segment: Segment) -> Mapping[str, Any]:
+    """The line that begins a file; empty when it has none."""
     line = next(split_lines(segment.name, segment.first), None)
-    return (_parsed(line) if line is not None else None) or {}
+    fields = (_parsed(line) if line is not None else None) or {}
+    return fields if (fields.get("event"), fields.get("segment")) == ("segment", segment.number) else {}
 
 
 def _parsed(line: Line) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """Signed checkpoints of a trail, so that one who has only the public key can check it. Pure.
 
 Every segment has a Merkle tree over its lines; a checkpoint signs size and root with Ed25519 (RFC 8032). A segment's
-first line holds the SHA-256 of what counts of the segment before, so that a checkpoint covers all that is older. With
-a new key, that line also holds the new key signed with the old one.
+first line holds the SHA-256 of what counts of the segment before, so that a checkpoint covers all that is older; a
+segment is begun together with its first checkpoint. With a new key, the first line also holds that key signed with the
+old one.
 """
 
 import base64
@@ -15,6 +16,12 @@ from proxy.audit_tree import Tree
 
 MOST_UNSIGNED: Final = 100
 MOST_UNSIGNED_S: Final = 1.0
+MOST_AT_ONCE: Final = 512
+"""Records that are written together; a checkpoint that is due stands before them."""
+MOST_UNCOVERED: Final = MOST_UNSIGNED + MOST_AT_ONCE + 8
+"""Lines that an honest trail can have behind its last checkpoint: not yet due, one group, and remarks upon itself."""
+MOST_UNCOVERED_S: Final = 10.0
+"""Seconds that these can span: a disk that is slow to take a group lets them grow beyond one."""
 _PREFIX: Final = "ed25519:"
 
 
@@ -98,9 +105,10 @@ class Seal:
         return fields
 
     def begun(self, lines: bytes, now_s: float) -> None:
-        """A segment was begun with these lines."""
-        self._tree, self._running, self._unsigned = Tree(), hashlib.sha256(), 0
+        """A segment was begun with these lines, its first checkpoint among them."""
+        self._tree, self._running = Tree(), hashlib.sha256()
         self.wrote(lines, now_s)
+        self._unsigned = 0
 
     def wrote(self, lines: bytes, now_s: float, *, signed: bool = False) -> None:
         """The lines are on the disk. `signed`: the first is a checkpoint."""
@@ -124,11 +132,21 @@ class Seal:
         waited = now_s - self._since_s >= MOST_UNSIGNED_S
         return self._unsigned >= MOST_UNSIGNED or (self._unsigned > 0 and (last or waited))
 
+    def opening(self, segment: int, lines: bytes) -> dict[str, Any]:
+        """Fields of the checkpoint that a segment is begun with, over the lines before it."""
+        tree = Tree()
+        for line in lines.splitlines():
+            tree.append(line)
+        return self._signed(segment, tree)
+
     def checkpoint(self, segment: int) -> dict[str, Any]:
         """Fields of a checkpoint over all lines of the segment so far."""
-        root = self._tree.root.hex()
-        statement = checkpoint_statement(self._writer, segment, self._tree.size, root)
+        return self._signed(segment, self._tree)
+
+    def _signed(self, segment: int, tree: Tree) -> dict[str, Any]:
+        root = tree.root.hex()
+        statement = checkpoint_statement(self._writer, segment, tree.size, root)
         return {
-            "event": "checkpoint", "segment": segment, "tree_size": self._tree.size, "tree_root": root,
+            "event": "checkpoint", "segment": segment, "tree_size": tree.size, "tree_root": root,
             "signer": self._signer.public, "signature": self._signer.sign(statement),
         }  # fmt: skip

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from proxy.audit import for_terminal
 from proxy.audit_chain import SUPERVISOR, ChainReport, Head, Problem, Vouched, check_heads, verify_chain
 from proxy.audit_public import disproved, proof_of, verify_public
 from proxy.audit_seal import Signer
@@ -150,12 +151,18 @@ def _verify(args: argparse.Namespace) -> int:
         "problems": [{"where": each.where, "what": each.what} for each in problems],
         "chains": [_chain_facts(report) for report in reports],
     }
-    total = sum(report.records for report in reports)
     lines = [f"BAD  {each.where}: {each.what}" for each in problems]
     lines += [f"note {note}" for report in reports for note in report.notes]
-    lines.append(f"{'OK' if not problems else 'NOT OK'}: {total} records in {len(reports)} chains, {directory}")
-    show(args, value, "\n".join(lines))
+    # What no key vouches for may hold anything, also what a terminal would obey.
+    show(args, value, "\n".join([*map(for_terminal, lines), _summary(reports, directory, ok=not problems)]))
     return 1 if problems else 0
+
+
+def _summary(reports: Sequence[ChainReport], directory: Path, *, ok: bool) -> str:
+    uncovered = sum(report.uncovered for report in reports)
+    covered = sum(report.records for report in reports) - uncovered
+    more = f"; {uncovered} more at their ends, which no checkpoint covers yet" if uncovered else ""
+    return f"{'OK' if ok else 'NOT OK'}: {covered} records in {len(reports)} chains{more}, {directory}"
 
 
 def _check_of(args: argparse.Namespace) -> _Check:
@@ -199,10 +206,12 @@ def _public_key(args: argparse.Namespace) -> int:
 
 
 def _chain_facts(report: ChainReport) -> dict[str, Any]:
-    head: Head = report.head
+    # A head that is to be kept must be one that is proved.
+    head: Head = report.proved or report.head
     return {
         "writer": report.writer,
-        "records": report.records,
+        "records": report.records - report.uncovered,
+        "uncovered": report.uncovered,
         "head": f"{report.writer}:{head.seq}:{head.mac}",
         "notes": report.notes,
         "still_open": len(report.opened),

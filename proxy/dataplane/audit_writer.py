@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.audit_chain import SUPERVISOR, Chain, Head
-from proxy.audit_seal import Seal, Signer
+from proxy.audit_seal import MOST_AT_ONCE, Seal, Signer
 from proxy.errors import Denied
 from proxy.model import AuditRecord
 from proxy.sinks import sinks
@@ -26,7 +26,6 @@ from proxy.sinks._inflight import InFlight
 from proxy.sinks._reader import resume_point
 from proxy.sinks.file import SegmentFiles
 
-_BATCH: Final = 512
 _LINGER_S: Final = 0.01
 """Records of five milliseconds share one sync: 150 us of disk per group instead of per record."""
 _RETRY_S: Final = 0.1
@@ -208,7 +207,7 @@ class AuditWriter:
         if self._closing and self._give_up_at_s is not None and time.monotonic() >= self._give_up_at_s:
             return []
         # In hand before out of the queue: `depth` may count a record twice for a moment, never zero times.
-        self._in_hand = min(len(self._queue), _BATCH)
+        self._in_hand = min(len(self._queue), MOST_AT_ONCE)
         return [self._queue.popleft() for _ in range(self._in_hand)]
 
     def _write_until_done(self, batch: list[_Item]) -> None:
@@ -269,6 +268,9 @@ class AuditWriter:
             for at in range(0, len(open_ids), _IDS_PER_EVENT)
         ]
         lines = line + b"".join(self._line(record) for record in carried)
+        if self._seal is not None:
+            signed = self._seal.opening(self._next_number, lines)
+            lines += self._line(AuditRecord("-", "event", self._clock(), signed))
         try:
             self._files.begin(self._next_number, lines)
         except FileExistsError:

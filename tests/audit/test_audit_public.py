@@ -11,44 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.audit_chain import ChainReport, verify_chain
+from proxy.audit_chain import verify_chain
 from proxy.audit_public import disproved, proof_of, verify_public
-from proxy.audit_seal import MOST_UNSIGNED, MOST_UNSIGNED_S, Seal, Signer, is_signed
+from proxy.audit_seal import MOST_UNSIGNED, MOST_UNSIGNED_S, Seal, is_signed
 from proxy.audit_tree import Tree, inclusion_path, is_included, leaf_hash, node_hash, root_of
-from proxy.dataplane.audit_writer import AuditWriter, Limits
-from proxy.model import AuditRecord
+from proxy.dataplane.audit_writer import Limits
 from proxy.sinks._reader import segments
-
-OLD, NEW = Signer(b"o" * 32), Signer(b"n" * 32)
-CHAIN = {"k1": b"k" * 32, "k2": b"l" * 32}
-SIGNERS = {"k1": OLD, "k2": NEW}
-DEFAULT = Limits()
-
-
-def write(directory: Path, count: int, *, key_id: str = "k1", first: int = 0, limits: Limits = DEFAULT) -> None:
-    writer = AuditWriter(
-        directory, "w0", CHAIN[key_id], key_id=key_id, older_keys=CHAIN, signers=SIGNERS, limits=limits
-    )
-    for number in range(first, first + count):
-        writer.emit(AuditRecord(f"id{number}", "terminal", 1.7e9 + number, {"app": "a", "outcome": "allowed"}))
-    assert writer.close()
-
-
-def check(directory: Path, *signers: Signer) -> ChainReport:
-    return verify_public("w0", segments(directory, "w0"), {one.public for one in signers or (OLD,)})
-
-
-def edit(directory: Path, change: Callable[[list[bytes]], list[bytes]], name: str = "000001.jsonl") -> None:
-    file = directory / "w0" / name
-    file.write_bytes(b"".join(change(file.read_bytes().splitlines(keepends=True))))
+from tests.audit._sealed import CHAIN, NEW, OLD, check, edit, write
 
 
 def test_a_good_trail_is_covered_to_its_end(tmp_path: Path) -> None:
     write(tmp_path, 5)
     report = check(tmp_path)
     assert (report.problem, report.notes) == (None, [])
-    # Header, five records, checkpoint.
-    assert report.records == report.head.seq == 7
+    # Header, its checkpoint, five records, checkpoint.
+    assert (report.records, report.uncovered, report.head.seq) == (8, 0, 8)
+    assert report.proved is not None
+    assert report.proved.seq == 7
     assert verify_chain("w0", segments(tmp_path, "w0"), CHAIN).problem is None
 
 
@@ -63,10 +42,14 @@ def changed(line: bytes) -> bytes:
         (lambda lines: [*lines[:2], *lines[3:]], "seq 3 is missing"),
         (lambda lines: [*lines[:3], lines[2], *lines[3:]], "stands here again"),
         (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "is missing"),
-        (lambda lines: [lines[0].replace(b'"segment":1', b'"segment":2', 1), *lines[1:]], "signed"),
-        (lambda lines: [*lines[:-1], lines[-1].replace(b'"tree_size":6', b'"tree_size":5')], "signed"),
-        (lambda lines: [*lines[:-1], lines[-1].replace(b'"signature":"', b'"signature":"00')], "signed"),
-        (lambda lines: lines[:-1], "no checkpoint is signed"),
+        (lambda lines: [lines[0].replace(b'"segment":1', b'"segment":2', 1), *lines[1:]], "not one that begins a file"),
+        (lambda lines: [lines[0].replace(b'"time":"2', b'"time":"3'), *lines[1:]], "checkpoint signed"),
+        (lambda lines: [*lines[:-1], lines[-1].replace(b'"tree_size":7', b'"tree_size":6')], "checkpoint signed"),
+        (lambda lines: [*lines[:-1], lines[-1].replace(b'"signature":"', b'"signature":"00')], "checkpoint signed"),
+        (lambda lines: [*lines[:-1], lines[-1].replace(b'"kind":"event"', b'"kind":"terminal"')], "other fields"),
+        (lambda lines: [*lines[:-1], lines[-1].replace(b'"v":1', b'"v":1,"outcome":"allowed"')], "other fields"),
+        (lambda lines: [*lines[:-1], lines[-1].replace(OLD.public.encode(), NEW.public.encode())], "names another key"),
+        (lambda lines: lines[:1], "no checkpoint is signed"),
         (lambda lines: [*lines[:3], b"{}\n", *lines[3:]], "belongs to writer"),
         (lambda lines: [*lines[:3], b"nonsense\n", *lines[3:]], "no record"),
     ],
@@ -92,13 +75,13 @@ def test_records_behind_the_last_checkpoint_are_counted(tmp_path: Path) -> None:
     write(tmp_path, 2, first=3)
     edit(tmp_path, lambda lines: lines[:-1], "000002.jsonl")
     report = check(tmp_path)
-    assert report.problem is None
-    assert report.notes == ["w0: 3 records behind the last checkpoint are not covered yet"]
+    assert (report.problem, report.uncovered, report.records) == (None, 2, 10)
+    assert report.notes == ["w0: 2 records behind the last checkpoint are not covered yet"]
 
 
 def test_a_line_of_somebody_else_behind_the_last_checkpoint(tmp_path: Path) -> None:
     write(tmp_path, 3)
-    edit(tmp_path, lambda lines: [*lines, lines[-2].replace(b'"seq":4', b'"seq":6').replace(b'"id2"', b'"id9"')])
+    edit(tmp_path, lambda lines: [*lines, lines[-2].replace(b'"seq":5', b'"seq":7').replace(b'"id2"', b'"id9"')])
     problem = check(tmp_path).problem
     assert problem is not None
     assert "does not continue" in problem.what
@@ -213,7 +196,9 @@ def test_each_path_leads_to_the_root_and_no_other_does(lines: list[bytes], data:
 
 def test_when_a_checkpoint_is_due() -> None:
     seal = Seal("w0", OLD)
-    seal.begun(b"header\n", 10.0)
+    seal.begun(b"header\ncheckpoint\n", 9.0)
+    assert (seal.due(99.0, last=True), seal.wait_s(99.0)) == (False, None)
+    seal.wrote(b"line\n", 10.0)
     assert (seal.due(10.5), seal.wait_s(10.25)) == (False, MOST_UNSIGNED_S - 0.25)
     assert seal.due(10.0 + MOST_UNSIGNED_S)
     assert seal.due(10.0, last=True)
