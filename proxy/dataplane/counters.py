@@ -59,7 +59,11 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("audit_spool_full", "gauge", "Records that met a full spool, by fate (kept, refused)", ("fate",)),
         Metric("store_up", "gauge", "1 while the store answers the supervisor", ()),
         Metric(
-            "store_silent_seconds", "gauge", "Since when the store does not answer the supervisor; 0 while it does", ()
+            "store_silent_seconds",
+            "gauge",
+            "Since when the store does not confirm the supervisor's policy, by silence or by a head that is refused; "
+            "0 while it does",
+            (),
         ),
         Metric("stops_restored", "gauge", "Stop orders that the store had lost and was given back", ()),
         Metric("config_reloads_total", "counter", "Revisions a worker met, by result (accepted, refused)", ("result",)),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from proxy.keys.tokens import MAX_TTL_S
@@ -33,6 +34,8 @@ class StopOrders:
         self._sealer = Sealer(seed, older)
         self._clock = clock
         self._stops = Stops()
+        self._owed: dict[str, Order] = {}
+        self._owed_tokens: dict[str, float] = {}
 
     @property
     def kills(self) -> Mapping[str, Mapping[str, Any]]:
@@ -71,43 +74,54 @@ class StopOrders:
         await deliver(self._file, self._store, self._sealer, self._clock())
         return True
 
-    async def learn(self, epoch: int) -> bool:
-        """Hears the store out, and gives back what it should have; True when there was something. Raises
-        StoreUnavailable, OSError."""
-        told, revoked = dict(await self._store.kills()), await self._store.revoked_tokens()
+    async def learn(self, epoch: int) -> None:
+        """Hears the store out. Raises StoreUnavailable, OSError: what was heard by then is in force."""
         forgot = epoch < self._stops.epoch
-        # A store that has lost its memory (wiped, restored from a backup) lifts not even what has no seal.
-        kills = self._sealer.merged(self._stops.kills, {**self._stops.kills, **told} if forgot else told)
-        kills = {**kills, **{app: order for app, order in self._stops.kills.items() if forgot and app not in kills}}
+        told = await self._store.kills()
+        kills = self._with_file(self._merged(told, forgot=forgot))
+        self._owed = {app: order for app, order in kills.items() if told.get(app) != order and not lifts(order)}
+        # In force first: neither damaged tokens nor a full disk must hold up a kill.
+        self._stops = replace(self._stops, kills=kills)
+        revoked = await self._store.revoked_tokens()
         tokens = self._kept_tokens(revoked)
-        gave = await self._give_back(kills, told, {} if not forgot else tokens, revoked)
-        # Another process of this machine may have given the store an order since it was asked.
-        kills = self._sealer.merged(self._stops.kills, kills)
+        self._owed_tokens = {token: tokens[token] for token in tokens.keys() - revoked} if forgot else {}
+        # What it has forgotten is still missing there: until it is given back, the store is taken as one that forgot.
+        since = self._stops.epoch if forgot and (self._owed or self._owed_tokens) else epoch
+        self._stops = replace(self._stops, kills=self._with_file(self._stops.kills), revoked=tokens, epoch=since)
+        await asyncio.to_thread(self._file.learn, self._stops.kills, tokens, since)
+
+    async def give_back(self) -> bool:
+        """Gives the store what it should have, by the last look; False when there was nothing. Raises
+        StoreUnavailable."""
+        if not self._owed and not self._owed_tokens:
+            return False
+        told, now_s = await self._store.kills(), self._clock()
+        for app, order in self._owed.items():
+            # An order that came meanwhile must not be replaced by the one before it.
+            now = told.get(app, order)
+            if told.get(app) != order and self._sealer.merged({app: order}, {app: now}, now_s).get(app) == order:
+                await self._store.set_kill(app, order)
+                self.restored += 1
+        for token, until_s in self._owed_tokens.items():
+            await self._store.revoke_token(token, ttl_s=max(1, int(until_s - now_s)))
+            self.restored += 1
+        self._owed, self._owed_tokens = {}, {}
+        return True
+
+    def _merged(self, told: Mapping[str, Order], *, forgot: bool) -> dict[str, Order]:
+        """A store that has lost its memory (wiped, restored from a backup) lifts not even what has no seal."""
+        known = self._stops.kills
+        kills = self._sealer.merged(known, {**known, **told} if forgot else told, self._clock())
+        return {**kills, **{app: order for app, order in known.items() if forgot and app not in kills}}
+
+    def _with_file(self, kills: Mapping[str, Order]) -> Mapping[str, Order]:
+        """Another process of this machine may have given the store an order since it was asked."""
         with contextlib.suppress(OSError):
-            kills = self._sealer.merged(self._file.read().kills, kills)
-        # In force first, on disk second: a full disk must not hold up a kill.
-        self._stops = Stops(kills, tokens, self._stops.pending, epoch)
-        await asyncio.to_thread(self._file.learn, kills, tokens, epoch)
-        return gave
+            return self._sealer.merged(self._file.read().kills, kills, self._clock())
+        return kills
 
     def _kept_tokens(self, told: frozenset[str]) -> dict[str, float]:
         """Revoked tokens and until when that matters: no token outlives it, so that nothing needs to lift one."""
         now_s = self._clock()
         known = {token: until_s for token, until_s in self._stops.revoked.items() if until_s > now_s}
         return dict.fromkeys(told, now_s + MAX_TTL_S) | known
-
-    async def _give_back(
-        self,
-        kills: Mapping[str, Order],
-        told: Mapping[str, Order],
-        tokens: Mapping[str, float],
-        revoked: frozenset[str],
-    ) -> bool:
-        missing = {app: order for app, order in kills.items() if told.get(app) != order and not lifts(order)}
-        for app, order in missing.items():
-            await self._store.set_kill(app, order)
-        gone = tokens.keys() - revoked
-        for token in gone:
-            await self._store.revoke_token(token, ttl_s=max(1, int(tokens[token] - self._clock())))
-        self.restored += len(missing) + len(gone)
-        return bool(missing or gone)

@@ -25,6 +25,7 @@ from proxy.config.manifest import (
 )
 from proxy.config.snapshot import Snapshot
 from proxy.dataplane.contact import Contact
+from proxy.dataplane.steps import first_fault
 from proxy.dataplane.stop_orders import StopOrders
 from proxy.paths import Paths
 from proxy.stores.last_good import LastGood
@@ -103,6 +104,7 @@ class ConfigWatcher:
         self._refused_digest = ""
         self._unsaved: tuple[Manifest, bytes] | None = None
         self._epoch: int | None = None
+        self._confirmed = False  # the store's head, at the last look, was the policy in force
         self._refreshed_s = 0.0
         self._contact = Contact(paths.last_good, clock)
         self._wake = asyncio.Event()
@@ -138,8 +140,9 @@ class ConfigWatcher:
 
     @property
     def stale_s(self) -> float:
-        """For how long the store has been silent: 0 while it answers, infinite when nobody knows."""
-        return self._contact.silent_s if self.status.store_fault else 0.0
+        """For how long the store has confirmed no policy, by silence or with a head that was refused: 0 while it
+        confirms ours, infinite when nobody knows."""
+        return 0.0 if self._confirmed and not self.status.store_fault else self._contact.silent_s
 
     @property
     def stops_restored(self) -> int:
@@ -178,18 +181,23 @@ class ConfigWatcher:
             self._refuse(0, "", "disk", f"last good revision cannot be read: {error.strerror}")
 
     async def refresh(self) -> None:
-        """One look at the store: orders out, kills and revocations in, then the policy. Raises StoreUnavailable."""
-        await self._deliver()
+        """One look at the store: kills and revocations in, then the policy, then orders out. No step's fault holds up
+        the others. Raises StoreUnavailable, OSError: the first fault."""
         epoch = await self._store.epoch()
         due = time.monotonic() - self._refreshed_s >= REFRESH_S
-        if epoch != self._epoch or due:
-            gave = await self._learn_stops(epoch)
-            await self._learn_policy()
-            # Content that was not there yet (a replica that lags) is asked for again at the next poll.
-            self._epoch = None if gave or self.status.refused_why == "content" else epoch
-            self._refreshed_s = time.monotonic()
-        self._heard()
-        await self._save()
+        faults = [await self._look(epoch)] if epoch != self._epoch or due else []
+        if self._confirmed:
+            self._heard()
+        faults.append(await first_fault(self._deliver, self._give_back, self._save))
+        for fault in filter(None, faults):
+            raise fault
+
+    async def _look(self, epoch: int) -> Exception | None:
+        fault = await first_fault(lambda: self._learn_stops(epoch), self._learn_policy)
+        # Content that was not there yet (a replica that lags) is asked for again at the next poll.
+        self._epoch = None if fault is not None or self.status.refused_why == "content" else epoch
+        self._refreshed_s = time.monotonic()
+        return fault
 
     def read_stops(self) -> None:
         """Takes this machine's own orders from disk."""
@@ -250,14 +258,18 @@ class ConfigWatcher:
         if await self._stops.deliver():
             self._epoch = None
 
-    async def _learn_stops(self, epoch: int) -> bool:
-        """True when the store was given something back, which changes its epoch."""
+    async def _give_back(self) -> None:
+        if await self._stops.give_back():
+            self._epoch = None
+
+    async def _learn_stops(self, epoch: int) -> None:
         try:
-            return await self._stops.learn(epoch)
+            await self._stops.learn(epoch)
         finally:
             self._show_stops()
 
     async def _learn_policy(self) -> None:
+        self._confirmed = False
         raw = await self._store.head_manifest()
         if raw is None:
             self.status.head_seq = 0
@@ -274,6 +286,7 @@ class ConfigWatcher:
         if digest == self._refused_digest:
             return
         if self._accepted is not None and digest == self._accepted.digest and self._snapshot is not None:
+            self._confirmed = True
             self._clear_refusal()
             return
         try:
@@ -321,6 +334,7 @@ class ConfigWatcher:
         self.status.loaded_at_s, self.status.from_disk = self._clock(), from_disk
         self._clear_refusal()
         if not from_disk:
+            self._confirmed = True
             self._heard()
         self._mind_staleness()
         if self._on_swap is not None:

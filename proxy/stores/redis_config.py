@@ -12,6 +12,7 @@ LOG_LIMIT: Final = 1000
 CHANNEL: Final = "egress:changes"
 _P: Final = "egress:{config}:"
 _EPOCH: Final = _P + "epoch"
+_DAMAGED: Final = {"reason": "this order is damaged in the store"}
 
 _TOUCH: Final = "redis.call('INCR', KEYS[1]) redis.call('PUBLISH', 'egress:changes', '1') "
 
@@ -101,17 +102,25 @@ class RedisConfigStore:
         await self._link.script(_KILL, (_EPOCH, _P + "kills"), (app, body))
 
     async def kills(self) -> Mapping[str, Mapping[str, Any]]:
-        return _facts(await self._link.script(HASH, (_P + "kills",)))
+        bodies = as_pairs(await self._link.script(HASH, (_P + "kills",)))
+        # One damaged order must not hide the others; it stops its app, as any order without a seal does.
+        return {app: facts if (facts := _object(body)) is not None else _DAMAGED for app, body in bodies.items()}
 
 
 def _facts(answer: Any) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for name, body in as_pairs(answer).items():
-        try:
-            facts = json.loads(body)
-        except ValueError:
-            raise StoreFault("garbage") from None
-        if not isinstance(facts, dict):
+        facts = _object(body)
+        if facts is None:
             raise StoreFault("garbage")
         found[name] = facts
     return found
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    """None for anything but a JSON object."""
+    try:
+        facts = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None

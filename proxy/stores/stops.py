@@ -102,8 +102,13 @@ async def deliver(stops: StopsFile, store: ConfigStore, sealer: Sealer | None, n
     """Tells the store all pending orders. Raises StoreUnavailable; what it was told is not told again. Without a
     `sealer` only stops are told: they are obeyed without a seal."""
     known = stops.read()
+    # Another machine's lift that was not heard here yet: a stop must not be numbered below it.
+    told = await store.kills() if sealer is not None and known.pending else {}
     for app, facts in list(known.pending.items()):
-        order = facts if sealer is None else sealer.sealed(app, facts, after=known.kills.get(app), now_s=now_s)
+        order = facts
+        if sealer is not None:
+            after = sealer.last(app, known.kills.get(app), told.get(app))
+            order = sealer.sealed(app, facts, after=after, now_s=now_s)
         if order is None:
             continue
         await store.set_kill(app, order)

@@ -655,6 +655,129 @@ def test_a_full_disk_keeps_no_policy_and_no_kill_from_working(paths: Paths, monk
     asyncio.run(scenario())
 
 
+OTHERS = Sealer(SEED).sealed("leaky", {"reason": "of another machine"}, after=None, now_s=2.0)
+LOST = Sealer(SEED).sealed("lost", {"reason": "missing in the store"}, after=None, now_s=1.0)
+
+
+class Unwritable(Broken):
+    """Readable all the same."""
+
+    async def epoch(self) -> int:
+        return await MemoryConfigStore.epoch(self)
+
+
+def _owes_an_order(paths: Paths) -> None:
+    StopsFile(paths.last_good).order("other", {"reason": "given here"})
+
+
+def _misses_an_order(paths: Paths) -> None:
+    StopsFile(paths.last_good).learn({"lost": LOST}, {}, 0)
+
+
+@pytest.mark.parametrize("before", [_owes_an_order, _misses_an_order])
+def test_a_store_that_takes_no_orders_still_tells_kills_and_policy(
+    paths: Paths, before: Callable[[Paths], None]
+) -> None:
+    async def scenario() -> None:
+        store = Unwritable()
+        await push(store, "one")
+        before(paths)
+        await MemoryConfigStore.set_kill(store, "leaky", OTHERS)
+        store.down = True
+        async with watching(store, paths) as watcher:
+            await until(lambda: "leaky" in watcher.kills and watcher.status.seq == 1)
+            assert watcher.status.store_fault == "down"
+            await push(store, "two")
+            await until(lambda: watcher.status.seq == 2)
+            store.down = False
+            await until(lambda: watcher.status.store_fault == "")
+            assert set(watcher.kills) == set(await store.kills())
+            assert len(watcher.kills) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_wiped_store_that_takes_no_orders_lifts_nothing(paths: Paths) -> None:
+    async def scenario() -> None:
+        store = Unwritable()
+        await push(store, "one")
+        await store.set_kill("a", {"reason": "without a seal"})
+        watcher = ConfigWatcher(store, paths, manifest_seed=SEED, compile_content=compiled)
+        await watcher.refresh()
+        store.wipe()
+        store.down = True
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await watcher.refresh()
+            assert set(watcher.kills) == {"a"}
+        store.down = False
+        await watcher.refresh()
+        assert set(await store.kills()) == {"a"}
+
+    asyncio.run(scenario())
+
+
+def test_damaged_tokens_hold_up_neither_kills_nor_policy(paths: Paths) -> None:
+    class Damaged(MemoryConfigStore):
+        async def revoked_tokens(self) -> frozenset[str]:
+            raise StoreUnavailable("garbage")
+
+    async def scenario() -> None:
+        store = Damaged()
+        await push(store, "one")
+        await store.set_kill("leaky", OTHERS)
+        watcher = ConfigWatcher(store, paths, manifest_seed=SEED, compile_content=compiled)
+        with pytest.raises(StoreUnavailable):
+            await watcher.refresh()
+        assert (set(watcher.kills), watcher.status.seq) == ({"leaky"}, 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_takes_no_kill_does_not_hold_up_the_policy(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def scenario() -> None:
+        store = MemoryConfigStore()
+        await push(store, "one")
+        await store.set_kill("a", {"reason": "r"})
+        monkeypatch.setattr("proxy.stores.stops.replace_file", full)
+        watcher = ConfigWatcher(store, paths, manifest_seed=SEED, compile_content=compiled)
+        with pytest.raises(OSError, match="No space"):
+            await watcher.refresh()
+        assert (set(watcher.kills), watcher.status.seq) == ({"a"}, 1)
+
+    asyncio.run(scenario())
+
+
+def _no_log(store: Broken, _: Manifest) -> None:
+    store._log = []
+    store._touch()
+
+
+@pytest.mark.parametrize("attack", [*(attack for _, attack in REFUSALS), _no_log])
+def test_a_store_that_lies_does_not_keep_an_old_policy_alive(
+    paths: Paths, attack: Callable[[Broken, Manifest], None]
+) -> None:
+    """It answers, but with no word on the policy in force."""
+
+    async def scenario() -> None:
+        store = Broken()
+        one = await push(store, "one", max_staleness_s=0.2)
+        async with watching(store, paths) as watcher:
+            await watcher.first()
+            attack(store, one)
+            await until(lambda: watcher.outdated)
+            assert watcher.status.store_fault == ""
+            assert watcher.stale_s > 0.2
+            store._log = [one.to_bytes()]
+            store._touch()
+            await until(lambda: watcher.current is not None and watcher.stale_s == 0.0)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_real_store_that_dies_or_hangs_delays_nothing(paths: Paths, fault: signal.Signals) -> None:
     async def scenario() -> None:

@@ -16,6 +16,7 @@ from proxy.stores.embedded import _binary
 from proxy.stores.faults import StoreFault, reason_of
 from proxy.stores.link import RedisLink, Script, parse_url
 from proxy.stores.open import open_store
+from proxy.stores.orders import stopped
 from proxy.stores.ports import StoreUnavailable
 from proxy.stores.redis import RedisStore
 from tests.stores.kit import opened, valkey
@@ -327,5 +328,19 @@ def test_sentinel(tmp_path: Path) -> None:
             store = RedisStore(f"redis+sentinel://127.0.0.1:{sentinel}/main")
             await exercise(store)
             await store.aclose()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("body", ["nonsense", "[1]", '{"a": ' * 100_000])
+def test_a_damaged_order_stops_its_app_and_hides_no_other(valkey: str, body: str) -> None:
+    async def scenario() -> None:
+        async with opened(valkey) as store:
+            link = RedisLink(valkey)
+            await link.run("HSET", "egress:{config}:kills", "a", body)
+            await store.config.set_kill("b", {"reason": "r"})
+            found = await store.config.kills()
+            assert (set(stopped(found)), found["b"]) == ({"a", "b"}, {"reason": "r"})
+            await link.aclose()
 
     asyncio.run(scenario())

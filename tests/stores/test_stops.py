@@ -1,15 +1,15 @@
 """Stops of this machine: an order is never lost, forgotten too early, or taken over by an older one."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+import time
+from pathlib import Path
 
 import pytest
 
 from proxy.dataplane.watcher import ConfigWatcher
 from proxy.paths import Paths
 from proxy.stores.memory import MemoryConfigStore
-from proxy.stores.orders import Sealer, stopped
+from proxy.stores.orders import AHEAD_S, Sealer, stopped
 from proxy.stores.stops import Stops, StopsFile, deliver
 
 FACTS = {"reason": "r"}
@@ -79,12 +79,13 @@ def test_other_workers_keep_to_an_order_between_its_delivery_and_their_next_look
 
 def test_an_order_that_another_process_delivers_during_a_look_is_not_forgotten(paths: Paths) -> None:
     class Busy(MemoryConfigStore):
-        async def set_kill(self, app: str, facts: Mapping[str, Any] | None) -> None:
-            await super().set_kill(app, facts)
-            if app == "lost" and known:
+        async def revoked_tokens(self) -> frozenset[str]:
+            if known:
+                known.clear()
                 stops.order("a", FACTS)
                 await deliver(stops, self, SEALER, 1.0)
                 worker.read_stops()
+            return await super().revoked_tokens()
 
     stops, store, known = StopsFile(paths.last_good), Busy(), []
     worker = ConfigWatcher(store, paths, manifest_seed=SEED)
@@ -97,6 +98,32 @@ def test_an_order_that_another_process_delivers_during_a_look_is_not_forgotten(p
         await worker.refresh()
         assert set(worker.kills) == {"lost", "a"}
         assert set(stops.read().effective) == {"lost", "a"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("poisoned", [False, True])
+def test_a_stop_from_a_machine_that_never_heard_the_lift_holds(tmp_path: Path, poisoned: bool) -> None:
+    """`poisoned`: the lift answered an unsealed stop with a number of its writer's choice. Otherwise the clock of the
+    machine that lifts is a little fast."""
+
+    async def scenario() -> None:
+        store = MemoryConfigStore()
+        await store.set_kill("a", FACTS | {"number": 10**18} if poisoned else FACTS)
+        one, two = (Paths(tmp_path / name) for name in ("one", "two"))
+        clock_s = [time.time() + (0 if poisoned else AHEAD_S / 2)]
+        worker = ConfigWatcher(store, one, manifest_seed=SEED, clock=lambda: clock_s[0])
+        await worker.refresh()
+        StopsFile(one.last_good).order("a", None)
+        worker.read_stops()
+        await worker.refresh()
+        worker.read_stops()
+        await worker.refresh()
+        assert not worker.kills
+        StopsFile(two.last_good).order("a", FACTS)
+        await deliver(StopsFile(two.last_good), store, SEALER, time.time())
+        await worker.refresh()
+        assert set(worker.kills) == {"a"}
 
     asyncio.run(scenario())
 
