@@ -147,11 +147,12 @@ class Segment:
 
 def segment_key(first: bytes, keys: Mapping[str, bytes]) -> bytes | None:
     """The key that a segment's first line is genuine under, if any."""
-    found = _header(first, keys)
+    found = segment_header(first, keys)
     return found[0] if found else None
 
 
-def _header(first: bytes, keys: Mapping[str, bytes]) -> tuple[bytes, Record] | None:
+def segment_header(first: bytes, keys: Mapping[str, bytes]) -> tuple[bytes, Record] | None:
+    """A segment's first line, when it is genuine, and the key that it is genuine under."""
     line = next(split_lines("", first), None)
     if line is None:
         return None
@@ -170,11 +171,9 @@ def verify_chain(
     `want`: seqs whose MACs are kept in the report, to compare with heads that were recorded elsewhere.
     """
     report = ChainReport(writer)
-    headers = [_header(segment.first, keys) for segment in segments]
+    headers = [segment_header(segment.first, keys) for segment in segments]
     for index, segment in enumerate(segments):
-        later = [found[1].fields for found in headers[index + 1 :] if found]
-        # A later file vouches for this one up to a length; without a word about it, for none of it.
-        cut = next((f["prev_bytes"] for f in later if f.get("prev_segment") == segment.number), 0) if later else None
+        cut = vouched_bytes(segment, [found[1].fields if found else {} for found in headers[index + 1 :]])
         if segment.number != index + 1:
             report.problem = Problem(segment.name, f"segment {index + 1} of writer {writer} is missing")
         else:
@@ -182,6 +181,14 @@ def verify_chain(
         if report.problem is not None:
             break
     return report
+
+
+def vouched_bytes(segment: Segment, later: Sequence[Mapping[str, Any]]) -> int | None:
+    """Up to which length the later files vouch for a segment, by the fields of their first lines (empty: not begun).
+    None when none was begun; without a word about the segment, for none of it."""
+    begun = [one for one in later if one]
+    cut = next((one.get("prev_bytes") for one in begun if one.get("prev_segment") == segment.number), 0)
+    return (max(cut, 0) if isinstance(cut, int) else 0) if begun else None
 
 
 def _verify_segment(

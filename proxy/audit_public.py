@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from proxy.audit import MAX_LINE_BYTES
-from proxy.audit_chain import ChainReport, Line, Problem, Record, Segment, misfit, split_lines, take
+from proxy.audit_chain import ChainReport, Line, Problem, Record, Segment, misfit, split_lines, take, vouched_bytes
 from proxy.audit_seal import (
     MOST_UNCOVERED,
     MOST_UNCOVERED_S,
@@ -77,18 +77,11 @@ def verify_public(
         check.problem(segments[gap].name, f"segment {gap + 1} of writer {writer} is missing")
         return check.report
     for index, segment in enumerate(segments):
-        _segment(check, segment, firsts[index], _vouched_bytes(segment, firsts[index + 1 :]))
+        _segment(check, segment, firsts[index], vouched_bytes(segment, firsts[index + 1 :]))
         if check.report.problem is not None:
             return check.report
     _end(check)
     return check.report
-
-
-def _vouched_bytes(segment: Segment, later: Sequence[Mapping[str, Any]]) -> int | None:
-    """How much of a segment the later ones were linked to; None when none was begun."""
-    begun = [one for one in later if one]
-    cut = next((one.get("prev_bytes") for one in begun if one.get("prev_segment") == segment.number), 0)
-    return (max(cut, 0) if isinstance(cut, int) else 0) if begun else None
 
 
 def _segment(check: _Check, segment: Segment, first: Mapping[str, Any], cut: int | None) -> None:

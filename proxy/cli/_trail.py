@@ -3,12 +3,13 @@
 import argparse
 import heapq
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from proxy.audit import for_terminal
+from proxy.audit_chain import Problem
 from proxy.cli import CliError
 from proxy.cli._keys import load_root
 from proxy.keys.root import AUDIT_CHAIN
@@ -45,12 +46,15 @@ def records(args: argparse.Namespace, *, since_s: float = 0.0, having: bytes = b
             yield record.fields
 
 
-def exchanges_in_order(args: argparse.Namespace, *, since_s: float = 0.0) -> Iterator[Mapping[str, Any]]:
-    """Fields of the genuine terminal records of all writers: each chain in its order, the chains merged by time."""
+def exchanges_in_order(
+    args: argparse.Namespace, damaged: Callable[[Problem], None], *, since_s: float = 0.0
+) -> Iterator[Mapping[str, Any]]:
+    """Fields of the genuine terminal records of all writers: each chain in its order, the chains merged by time.
+    `damaged` is told of each place where records were tampered with."""
     directory, keys = audit_directory(args), chain_keys(args)
 
     def terminals(writer: str) -> Iterator[Mapping[str, Any]]:
-        records = oldest_first(directory, writer, keys, since_s=since_s)
+        records = oldest_first(directory, writer, keys, damaged, since_s=since_s)
         return (record.fields for record in records if record.fields.get("kind") == "terminal")
 
     chains = (terminals(writer) for writer in writers(directory))

@@ -3,6 +3,7 @@
 import argparse
 import heapq
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -253,10 +254,18 @@ def _show(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     since_s = time.time() - parse_duration(args.since) if args.since else 0.0
     shape = _FORMATS[args.format]
-    for fields in exchanges_in_order(args, since_s=since_s):
+    damaged: list[Problem] = []
+
+    def warn(problem: Problem) -> None:
+        damaged.append(problem)
+        print(for_terminal(f"warning: {problem.where}: {problem.what}"), file=sys.stderr)
+
+    for fields in exchanges_in_order(args, warn, since_s=since_s):
         if time_of(fields) >= since_s and _matches(args, fields):
             print(json.dumps(shape(fields)))
-    return 0
+    if damaged:
+        print("the export has gaps: `egress audit verify` tells more", file=sys.stderr)
+    return 1 if damaged else 0
 
 
 def _tail(args: argparse.Namespace) -> int:

@@ -3,14 +3,26 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from proxy.audit import MAX_LINE_BYTES
-from proxy.audit_chain import Head, Record, Segment, read_record, segment_key, split_lines
+from proxy.audit_chain import (
+    ChainReport,
+    Head,
+    Problem,
+    Record,
+    Segment,
+    misfit,
+    read_record,
+    segment_header,
+    segment_key,
+    split_lines,
+    vouched_bytes,
+)
 from proxy.sinks._inflight import read_inflight
 from proxy.sinks.file import open_directory, read_segment, segment_name, segment_numbers, writers
 
@@ -130,13 +142,48 @@ def newest_first(
                 yield record
 
 
-def oldest_first(directory: Path, writer: str, keys: Mapping[str, bytes], *, since_s: float = 0.0) -> Iterator[Record]:
-    """Genuine records of one writer in their order, from the first file that was written to after `since_s`."""
-    for segment in segments(directory, writer):
-        key = segment_key(segment.first, keys)
-        if key is not None and (directory / segment.name).stat().st_mtime >= since_s:
-            lines = split_lines(segment.name, segment.read())
-            yield from (record for line in lines if (record := read_record(line, key)) is not None)
+def oldest_first(
+    directory: Path, writer: str, keys: Mapping[str, bytes], damaged: Callable[[Problem], None], *, since_s: float = 0.0
+) -> Iterator[Record]:
+    """Genuine records of one writer in their order, from the first file that was written to after `since_s`. `damaged`
+    is told of each place where a line is not genuine, or where records are missing, doubled or moved."""
+    found = segments(directory, writer)
+    headers = [segment_header(segment.first, keys) for segment in found]
+    report = ChainReport(writer)
+    begun = not since_s
+    for index, segment in enumerate(found):
+        if (directory / segment.name).stat().st_mtime < since_s:
+            continue
+        header = headers[index]
+        if header is None:
+            if b"\n" in segment.first:
+                damaged(Problem(f"{segment.name}:1", "the file does not begin with a record of ours"))
+            continue
+        if not begun:
+            report.head = Head(header[1].fields["seq"] - 1, header[1].fields["prev"])
+            begun = True
+        cut = vouched_bytes(segment, [one[1].fields if one else {} for one in headers[index + 1 :]])
+        # The file that vouched for this one may be what was damaged: then its genuine lines are all worth having.
+        yield from _in_order(report, segment, header[0], cut or None, damaged)
+
+
+def _in_order(
+    report: ChainReport, segment: Segment, key: bytes, cut: int | None, damaged: Callable[[Problem], None]
+) -> Iterator[Record]:
+    """A run of lines that are not genuine is told of once, and the gap that it leaves is not told of again."""
+    in_run = False
+    for line in split_lines(segment.name, segment.read()[:cut]):
+        record = read_record(line, key)
+        where = f"{segment.name}:{line.number} (after seq {report.head.seq})"
+        if record is None:
+            if not in_run and (line.ended or cut is not None):
+                damaged(Problem(where, "the record was changed or is not one of ours"))
+            in_run = True
+            continue
+        if not in_run and (wrong := misfit(record.fields, report)):
+            damaged(Problem(where, wrong))
+        in_run, report.head = False, Head(record.fields["seq"], record.mac)
+        yield record
 
 
 class Follower:

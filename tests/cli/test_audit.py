@@ -1,11 +1,13 @@
 """`egress audit`: verify over a directory, show, tail."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,92 @@ def test_export(run: Run, paths: Paths, root: RootKey) -> None:
     of_app = run("audit", "export", "--app", "a").out.splitlines()
     assert {json.loads(line)["src_endpoint"]["name"] for line in of_app} == {"a"}
     assert len(run("audit", "export", "--since", "55s").out.splitlines()) < 20
+
+
+DAMAGE: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str, set[int]]] = {
+    "changed": (
+        lambda lines: [*lines[:4], lines[4].replace(b"api.test", b"apj.test"), *lines[5:]],
+        "warning: w0/000001.jsonl:5 (after seq 4): the record was changed",
+        {3},
+    ),
+    "two changed": (
+        lambda lines: [*lines[:4], *(line.replace(b"api", b"apj") for line in lines[4:6]), *lines[6:]],
+        "warning: w0/000001.jsonl:5 (after seq 4): the record was changed",
+        {3, 4},
+    ),
+    "removed": (lambda lines: [*lines[:4], *lines[6:]], "w0/000001.jsonl:5 (after seq 4): seq 5 is missing", {3, 4}),
+    "doubled": (lambda lines: [*lines[:5], lines[4], *lines[5:]], "seq 5 stands here again", set()),
+    "first line": (lambda lines: [b"{}\n", *lines[1:]], "does not begin with a record", set(range(10))),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_an_export_tells_of_its_gaps(run: Run, paths: Paths, root: RootKey, how: str) -> None:
+    """What was tampered with is named once on standard error, exit 1; all other records are exported."""
+    _trail(paths, root)
+    assert run("audit", "export").err == ""
+    change, says, lost = DAMAGE[how]
+    file, lines = _lines(paths)
+    file.write_bytes(b"".join(change(lines)))
+    outcome = run("audit", "export", "--format", "json")
+    assert outcome.code == 1
+    assert says in outcome.err
+    assert outcome.err.count("warning:") == 1
+    ids = {json.loads(line)["id"] for line in outcome.out.splitlines()}
+    assert ids == {f"w{writer}-{number}" for writer in (0, 1) for number in range(10)} - {f"w0-{one}" for one in lost}
+
+
+def test_an_export_of_what_honest_writers_leave(run: Run, paths: Paths, root: RootKey) -> None:
+    """A torn last line is no gap, also once the chain has gone on behind it; a file of which the end is asked for is
+    read from its beginning."""
+    _trail(paths, root)
+    file, lines = _lines(paths)
+    file.write_bytes(b"".join(lines) + lines[-1][:40])
+    assert run("audit", "export").code == 0
+    assert _writer(paths, root, "w0").close()
+    outcome = run("audit", "export")
+    assert (outcome.code, outcome.err, len(outcome.out.splitlines())) == (0, "", 20)
+    os.utime(file, (1, 1))
+    assert (run("audit", "export", "--since", "55s").code, run("audit", "export", "--since", "55s").err) == (0, "")
+
+
+def test_what_a_forger_writes_does_not_reach_the_terminal(run: Run, paths: Paths, root: RootKey) -> None:
+    """An auditor's verdict holds names out of records that no key vouches for."""
+    _trail(paths, root, signers={root.id: Signer(root.derive(AUDIT_SIGNATURE))})
+    key = run("audit", "public-key").out.strip()
+    file, lines = _lines(paths)
+    file.write_bytes(b"".join([*lines, b'{"writer":"\\u001b[2J\\nOK: 9 records"}\n']))
+    outcome = run("audit", "verify", "--public-key", key)
+    assert outcome.code == 1
+    assert "belongs to writer" in outcome.out
+    assert "\x1b" not in outcome.out
+    assert not [line for line in outcome.out.splitlines() if line.startswith("OK")]
+
+
+def test_a_forged_tail_at_the_command_line(run: Run, paths: Paths, root: RootKey) -> None:
+    """Exit 1 and the place; what is proved and what is not are counted apart, and the head to keep is a proved one."""
+    _trail(paths, root, signers={root.id: Signer(root.derive(AUDIT_SIGNATURE))})
+    key = run("audit", "public-key").out.strip()
+    assert "at their ends" not in run("audit", "verify", "--public-key", key).out
+    file, lines = _lines(paths, SUPERVISOR)
+    file.write_bytes(b"".join(lines[:-1]))
+    outcome = run("audit", "verify", "--public-key", key)
+    assert outcome.code == 0
+    covered = 1 + max(at for at, line in enumerate(lines[:-1]) if b'"checkpoint"' in line)
+    more = len(lines) - 1 - covered
+    assert f" in 3 chains; {more} more at their ends, which no checkpoint covers yet" in outcome.out
+    first = run("audit", "verify", "--public-key", key, "--json").value["chains"][0]
+    assert (first["records"], first["uncovered"]) == (covered, more)
+    assert first["head"].startswith(f"supervisor:{covered - 1}:")
+    record, invented = json.loads(lines[-2]), []
+    for seq in range(record["seq"] + 1, 800):
+        record |= {"seq": seq, "prev": record["mac"], "mac": f"{seq:064x}"}
+        invented.append(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+    file.write_bytes(b"".join([*lines[:-1], *invented]))
+    outcome = run("audit", "verify", "--public-key", key)
+    assert outcome.code == 1
+    assert f"BAD  supervisor/000001.jsonl:{covered + 1} (from seq {covered + 1} on)" in outcome.out
+    assert f"no checkpoint covers {799 - covered} records" in outcome.out
 
 
 def test_an_auditor_needs_only_the_public_key(run: Run, paths: Paths, root: RootKey) -> None:
