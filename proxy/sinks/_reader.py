@@ -59,7 +59,7 @@ def _read(path: Path, number: int, start: int = 0) -> bytes:
 class Resumption:
     """Where a chain goes on: its last good record, the segment that holds it, how many bytes of that count, and the
     exchanges that had begun and not ended (`apps`: id -> app where it is known). `sha256`: of those bytes; `key_id`: of
-    the segment."""
+    the segment; `sealed`: whether the last record is a checkpoint."""
 
     head: Head
     segment: int
@@ -69,6 +69,7 @@ class Resumption:
     apps: Mapping[str, str] = field(default_factory=dict)
     sha256: str = ""
     key_id: str = ""
+    sealed: bool = False
 
 
 def resume_point(directory: Path, writer: str, keys: Mapping[str, bytes]) -> Resumption:
@@ -85,17 +86,18 @@ def resume_point(directory: Path, writer: str, keys: Mapping[str, bytes]) -> Res
 def _resume_in(segment: Segment, key: bytes, last_number: int) -> Resumption:
     head, good_bytes = Head(), 0
     open_ids: dict[str, None] = {}
-    data, key_id = segment.read(), ""
+    data, key_id, sealed = segment.read(), "", False
     for line in split_lines(segment.name, data):
         record = read_record(line, key)
         if record is None or (head.seq and record.fields["seq"] != head.seq + 1):
             break
         key_id = key_id or str(record.fields.get("key_id", ""))
         head, good_bytes = Head(record.fields["seq"], record.mac), line.start_bytes + len(line.data) + 1
+        sealed = record.fields.get("event") == "checkpoint"
         _note_open(open_ids, record.fields)
     return Resumption(
         head, segment.number, good_bytes, last_number, tuple(open_ids),
-        sha256=hashlib.sha256(memoryview(data)[:good_bytes]).hexdigest(), key_id=key_id,
+        sha256=hashlib.sha256(memoryview(data)[:good_bytes]).hexdigest(), key_id=key_id, sealed=sealed,
     )  # fmt: skip
 
 

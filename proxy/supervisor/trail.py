@@ -84,11 +84,12 @@ class SupervisorTrail:
             return
 
     def worker_ended(self, writer_id: str) -> None:
-        """Closes a dead worker's chain: exchanges that it left open get their terminal record, and its last hash is
-        witnessed. Reads files: call it in a thread."""
+        """Closes a dead worker's chain: exchanges that it left open get their terminal record, a checkpoint covers
+        its end, and its last hash is witnessed. Reads files: call it in a thread."""
         keys = chain_keys(self._root)
         try:
-            if resume_point(self._paths.audit_dir, writer_id, keys).open_ids:
+            point = resume_point(self._paths.audit_dir, writer_id, keys)
+            if point.open_ids or (point.head.seq and not point.sealed):
                 open_writer(self._paths, self._root, writer_id, mirrors=self._mirrors).close()
             head = read_head(self._paths.audit_dir, writer_id, keys)
         except FileNotFoundError:
