@@ -42,5 +42,9 @@ class Carrier(Protocol):
         """The address that was dialled, "" before that."""
 
     @property
+    def sent(self) -> bool:
+        """False only while no byte of the request can have reached an upstream: it costs nothing then."""
+
+    @property
     def started(self) -> bool:
         """True once bytes of an answer have reached the client: a denial can then only cut the connection."""

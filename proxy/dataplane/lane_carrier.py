@@ -48,6 +48,7 @@ class LaneCarrier:
         self._body: AnswerBody | None = None
         self.upstream_ip = ""
         self.started = False
+        self.sent = False
         self.reusable = True
         self._begun = False  # a byte of the answer's head has left
         self._told = False
@@ -163,7 +164,7 @@ class LaneCarrier:
         sent = False
         try:
             channel.write(raw)
-            sent = True
+            self.sent = sent = True
             await channel.drain()
             channel.deadline_s = channel.loop.time() + ANSWER_DEADLINE_S
             return await self._read_answer_head(channel)
@@ -356,6 +357,7 @@ class LaneCarrier:
         channel = await self._server.pool.dial_raw(effect.entry, effect.authority)
         self.upstream_ip = channel.peer_ip
         self._server.tunnels += 1
+        self.sent = True
         try:
             return await copy_both_ways(self._server, self._client, channel, effect.first_bytes, self._context)
         finally:

@@ -121,7 +121,7 @@ class Runtime:
                 if cancelled is not None:
                     raise
                 cancelled = error
-                failure = Aborted("client", "cancelled", sent=context.forwarded)
+                failure = Aborted("client", "cancelled", sent=context.forwarded and carrier.sent)
             except Exception as error:  # noqa: BLE001 - the exchange turns every kind into a denial
                 failure = error
         if cancelled is not None:

@@ -53,6 +53,7 @@ def forwarded(tmp_path: Any, break_it: Break) -> Exception:
         try:
             await asyncio.wait_for(carrier.forward(Forward(entry, "shop", Request(head, b"{}"))), 10)
         except (Denied, Aborted) as error:
+            assert carrier.sent == error.sent
             return error
         finally:
             carrier.close()

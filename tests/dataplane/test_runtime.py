@@ -73,6 +73,38 @@ def test_a_stop_that_came_meanwhile_holds(
         assert carrier.sent == []
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_call_cancelled_while_it_is_dialled_was_not_sent(tmp_path: Path, sent: bool) -> None:
+    """What was never sent costs nothing; what may have been, all that was reserved."""
+    context = kit.context(kit.snapshot(tmp_path))
+    entry = rule_connection(context, "connect", kit.head().authority).entry
+    watcher = SimpleNamespace(kills={}, revoked=frozenset())
+    services: Any = SimpleNamespace(watcher=watcher, hooks=None, counters=SimpleNamespace(observe=lambda *_: None))
+    told: list[bool] = []
+
+    async def line() -> None:
+        context.forwarded = True
+        with pytest.raises(effects.Aborted) as aborted:
+            await effect_of(effects.Forward, entry)
+        told.append(aborted.value.sent)
+
+    async def run() -> None:
+        dialling = asyncio.Event()
+
+        async def forward(_: effects.Forward) -> None:
+            dialling.set()
+            await asyncio.Event().wait()
+
+        carrier: Any = SimpleNamespace(forward=forward, sent=sent, upstream_ip="")
+        task = asyncio.create_task(Runtime(services)._drive(context, line(), carrier))
+        await dialling.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert told == [sent]
+
+
 @pytest.mark.parametrize("change", ["nothing", "kills", "snapshot", "second", "stage", "address", "sni", "trail"])
 def test_a_connection_is_allowed_without_a_context_only_as_it_was_in_this_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
