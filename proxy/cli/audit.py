@@ -45,7 +45,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY",
-        help="check the signed checkpoints instead of the keyed chain: what an auditor does, without the root key",
+        help="check the signed checkpoints instead of the keyed chain, without the root key; what no checkpoint covers "
+        "yet is counted apart",
     )
     verify.add_argument("--proof", type=Path, metavar="FILE", help="check what `prove` printed, by --public-key")
     _add_directory(verify, default=argparse.SUPPRESS)
@@ -62,7 +63,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         printing.add_argument("--since", metavar="DURATION", help="not older than this, like 2h or 7d")
         printing.add_argument("--events", action="store_true", help="the trail's remarks about itself, too")
 
-    export = action("export", "print every exchange's record, as it comes to its end, one JSON line each")
+    export = action(
+        "export",
+        "print every exchange's record, as it comes to its end, one JSON line each; exit 1 when some are damaged",
+    )
     _add_directory(export, default=argparse.SUPPRESS)
     export.add_argument(
         "--format",
