@@ -145,7 +145,7 @@ class Leases:
         self, budget: BudgetPolicy, at: Periods, key: Key, lease: Lease, usd_nanos: int, now_s: float
     ) -> Denied | None:
         """Has `lease`, whose lock the caller holds, cover `usd_nanos`, or says why not."""
-        return _remembered(budget, lease, usd_nanos, now_s) or await self._extend(
+        return remembered(budget, lease, usd_nanos, now_s) or await self._extend(
             budget, at, key, lease, usd_nanos, now_s
         )
 
@@ -294,7 +294,8 @@ def _keys(app: str, budget: BudgetPolicy, now_s: float) -> list[Key]:
     return [(app, each.day, each.month) for each in found]
 
 
-def _remembered(budget: BudgetPolicy, lease: Lease, usd_nanos: int, now_s: float) -> Denied | None:
+def remembered(budget: BudgetPolicy, lease: Lease, usd_nanos: int, now_s: float) -> Denied | None:
+    """The store's refusal of as much, a moment ago."""
     refusal = lease.refusal
     if refusal is None or refusal.budget != budget:
         return None

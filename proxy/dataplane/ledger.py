@@ -15,7 +15,7 @@ from typing import Any, Final
 from proxy.budget import Periods, periods
 from proxy.config.snapshot import AppPolicy, BudgetPolicy
 from proxy.dataplane.journal import Journal, Key, Tally
-from proxy.dataplane.leases import IDLE_S, Apps, Lease, Leases, is_limited, is_of_one_key, one_by_one
+from proxy.dataplane.leases import IDLE_S, Apps, Lease, Leases, is_limited, is_of_one_key, one_by_one, remembered
 from proxy.dataplane.pace_file import PaceFile
 from proxy.dataplane.reconcile import reconcile, reconcile_all
 from proxy.dataplane.settlement import Models, Opened, send_batch, usage_row
@@ -180,6 +180,7 @@ class Ledger:
         self, app: AppPolicy, budget: BudgetPolicy, at: Periods, usd_nanos: int, exchange_id: str, now_s: float
     ) -> Reservation:
         key = (app.app, at.day, at.month)
+        await self._give_way(budget, key, usd_nanos, now_s)
         lease = self._leases.of.setdefault(key, Lease())
         async with lease.lock:
             lease.adopt(budget)
@@ -191,10 +192,26 @@ class Ledger:
             if denied is None:
                 self._hurry(key)  # the next requests need not ask
                 return self._take(app, key, lease, usd_nanos, exchange_id)
+            if denied.code == "budget_exceeded" and self._returns(key, lease):
+                lease.refusal = None
         mode = budget.on_exceeded if denied.code == "budget_exceeded" else budget.on_unavailable
         if mode == "deny":
             raise denied
         return self._grant(app, key, usd_nanos, exchange_id, held=False)
+
+    async def _give_way(self, budget: BudgetPolicy, key: Key, usd_nanos: int, now_s: float) -> None:
+        """What is on its way back counts as leased until the store has it: the request would be refused for it. Not
+        under the lease's lock, which a flush may wait for; and the flush may forget the lease."""
+        lease = self._leases.of.setdefault(key, Lease())
+        async with lease.lock:
+            lease.adopt(budget)
+        answered = lease.available >= usd_nanos or remembered(budget, lease, usd_nanos, now_s)
+        if not answered and self._returns(key, lease):
+            with contextlib.suppress(StoreUnavailable, OSError):
+                await self.flush(now_s, {key})
+
+    def _returns(self, key: Key, lease: Lease) -> bool:
+        return bool(lease.returning or self._batches.get(key, {}).get("returned"))
 
     # --- behind the answer --------------------------------------------------------------------------------------
 

@@ -267,6 +267,58 @@ def test_a_lowered_limit_binds_the_next_request(paths: Paths, told_first: str) -
     run(scenario)
 
 
+@pytest.mark.parametrize("sealed", [False, True], ids=["not sent yet", "sent in vain"])
+def test_a_lowered_limit_refuses_nothing_for_what_is_on_its_way_back(paths: Paths, sealed: bool) -> None:
+    async def scenario() -> None:
+        rig = Rig(paths)
+        worker = rig.worker("w1")
+        for _ in range(20):
+            await rig.call(worker, 100, 1)
+            await rig.tick(worker)
+        lowered = policy(daily_usd_nanos=150, monthly_usd_nanos=None)
+        assert lease_of(worker).held > 150
+        rig.apps = {"a": lowered}
+        if sealed:
+            rig.store.down = True
+            await rig.tick(worker, seconds=10)
+            rig.store.down = False
+        await rig.call(worker, 100, 10, lowered)
+        await worker.aclose(rig.now_s)
+        assert await rig.store.spend("a", period=DAY) == 30
+
+    run(scenario)
+
+
+def test_a_refusal_for_what_could_not_be_given_back_is_not_remembered(paths: Paths) -> None:
+    class Deaf(Counted):
+        """Takes no batches."""
+
+        deaf = False
+
+        async def settle(self, *args: Any, **batch: Any) -> Any:
+            if self.deaf:
+                raise StoreUnavailable("deaf")
+            return await super().settle(*args, **batch)
+
+    async def scenario() -> None:
+        store = Deaf()
+        rig = Rig(paths, store)
+        worker = rig.worker("w1")
+        for _ in range(20):
+            await rig.call(worker, 100, 1)
+            await rig.tick(worker)
+        lowered = policy(daily_usd_nanos=150, monthly_usd_nanos=None)
+        rig.apps = {"a": lowered}
+        store.deaf = True
+        with pytest.raises(Denied, match="budget_exceeded"):
+            await reserve(worker, 100, lowered, rig.now_s)
+        store.deaf = False
+        await rig.call(worker, 100, 10, lowered)
+        await worker.aclose(rig.now_s)
+
+    run(scenario)
+
+
 def test_a_policy_with_the_same_or_a_higher_limit_goes_on_with_the_lease(paths: Paths) -> None:
     async def scenario() -> None:
         rig = Rig(paths)
