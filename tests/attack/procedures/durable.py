@@ -99,6 +99,7 @@ def killed_writers(bench: Bench) -> None:
     bench.check(max(ids.values()) == 1, "an exchange ended twice")
     done = verify(bench, audit_dir(bench))
     bench.check(done.returncode == 0, f"verify: exit {done.returncode}: {done.stdout[:300]}")
+    _proved(bench)
     torn = done.stdout.count("torn tail")
     bench.check(torn <= _KILLS, f"{torn} torn records after {_KILLS} kills")
 
@@ -145,6 +146,19 @@ def sink_down(bench: Bench) -> None:
     bench.check([one["pid"] for one in product.status()["workers"]] == pids, "workers were restarted")
     done = gw.call(lambda: verify(bench, product.paths.audit_dir))
     bench.check(done.returncode == 0, f"verify: exit {done.returncode}: {done.stdout[:300]}")
+    gw.call(partial(_proved, bench))
+
+
+def _proved(bench: Bench) -> None:
+    """The trail verifies with the public key alone, and soon there is no record that no checkpoint covers."""
+    key = bench.world.cli("audit", "public-key").stdout.strip()
+
+    def uncovered() -> int:
+        done = verify(bench, audit_dir(bench), "--public-key", key)
+        bench.check(done.returncode == 0, f"verify by the public key: exit {done.returncode}: {done.stdout[:300]}")
+        return sum(int(chain["uncovered"]) for chain in json.loads(done.stdout)["chains"])
+
+    bench.check(wait_until(lambda: uncovered() == 0, 10), "records stay without a checkpoint")
 
 
 @procedure("AUD-09")
