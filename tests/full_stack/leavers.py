@@ -49,10 +49,12 @@ def request_bytes(url: str, host: str, *, stream: bool = False, version: str = "
 class Bare:
     """HTTP/1.1 without TLS, in absolute form."""
 
-    def __init__(self, bench: Bench, *, stream: bool = False, version: str = "1.1", times: int = 1) -> None:
+    def __init__(
+        self, bench: Bench, *, stream: bool = False, version: str = "1.1", times: int = 1, stray: bytes = b""
+    ) -> None:
         host = f"plain.lab.test:{bench.plain.port}"
         self.sock = socket.create_connection(bench.listener.getsockname(), DEADLINE_S)
-        self.sock.sendall(request_bytes(f"http://{host}", host, stream=stream, version=version) * times)
+        self.sock.sendall(request_bytes(f"http://{host}", host, stream=stream, version=version) * times + stray)
 
     def read_until(self, wanted: bytes) -> bytes:
         received = b""
@@ -135,6 +137,7 @@ class Http2:
 type Path = Callable[..., Leaver]
 PATHS: dict[str, Path] = {
     "plain": Bare,
+    "plain with a stray byte": lambda bench, **options: Bare(bench, stray=b"\r", **options),
     "tls": Tls,
     "tls with goodbye": lambda bench, **options: Tls(bench, goodbye=True, **options),
     "h2 reset": Http2,
