@@ -47,7 +47,9 @@ def _record(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "named"), [(_flip, "weights"), (Path.unlink, "weights"), (_record, "no record")], ids=str
+    ("spoil", "named"),
+    [(_flip, "weights"), (Path.unlink, "weights"), (_record, "no record")],
+    ids=["changed", "gone", "unlisted"],
 )
 def test_anything_else_is_refused_and_named(package: Path, spoil: Callable[[Path], None], named: str) -> None:
     spoil(package / "weights")

@@ -54,6 +54,16 @@ def test_what_the_small_one_is_sure_of_is_read_once() -> None:
     assert answered == set(chances)
 
 
+@pytest.mark.parametrize(
+    ("chance", "pieces", "doubt"), [(0.3, 3, True), (0.3, 2, False), (0.05, 9, False), (0.95, 9, False)]
+)
+def test_a_few_doubtful_pieces_are_not_drowned_by_sure_ones(chance: float, pieces: int, doubt: bool) -> None:
+    """As in log lines, where all but a name is the same."""
+    row = np.zeros((122, 4), dtype=np.float32)
+    row[40 : 40 + pieces, 1] = chance
+    assert rampart._in_doubt(row) is doubt
+
+
 def test_second_looks_are_bounded_by_a_share_of_the_text() -> None:
     chances = dict.fromkeys(range(1000, 1400), (PERSON, 0.5))
     windows = [(first, *range(1, 10)) for first in chances]
