@@ -89,6 +89,8 @@ UPSTREAM_BUDGETS: Final[Mapping[str, Budget]] = MappingProxyType(
         "other": Budget("frames without effect", 1000, 100, per_message=4),
     }
 )
+# What is earned is for the frames that go with the work, not for a flood long after it.
+MOST_EARNED_BURSTS: Final = 40
 _CONTROL: Final = {_RST_STREAM: "reset", _SETTINGS: "settings", _PING: "ping", _WINDOW_UPDATE: "window"}
 _MESSAGES: Final = frozenset({_HEADERS, _CONTINUATION, _PUSH_PROMISE})
 
@@ -221,7 +223,8 @@ class FrameGuard:
         self.sent_bytes += size
         if frames or messages:
             for name, one in self._budgets.items():
-                self._left[name] += frames * one.per_data + size / 1024 * one.per_kib + messages * one.per_message
+                earned = frames * one.per_data + size / 1024 * one.per_kib + messages * one.per_message
+                self._left[name] = min(self._left[name] + earned, one.burst * MOST_EARNED_BURSTS)
         try:
             for _ in range(resets):
                 self._spend("reset")

@@ -9,6 +9,7 @@ from proxy.dataplane.h2_frames import (
     CLIENT_BUDGETS,
     CLIENT_FRAME_BYTES,
     MAX_HEAD_BYTES,
+    MOST_EARNED_BURSTS,
     PREFACE,
     TURN_BYTES,
     TURN_FRAMES,
@@ -110,6 +111,18 @@ def test_work_earns_the_frames_that_go_with_it() -> None:
     swallow(watched, CHEAP["ping"] * 1500 + CHEAP["window"] * 8000 + CHEAP["reset"] * 203)
     with pytest.raises(Flood):
         swallow(watched, CHEAP["reset"])
+
+
+@pytest.mark.parametrize("kind", ["ping", "window"])
+def test_a_large_download_earns_no_flood(kind: str) -> None:
+    watched = guard()
+    for _ in range(100):
+        watched.sent(frame(DATA, b"x" * 16384) * 100)
+    most = int(CLIENT_BUDGETS[kind].burst) * MOST_EARNED_BURSTS
+    for _ in range(most // 100):
+        swallow(watched, CHEAP[kind] * 100)
+    with pytest.raises(Flood):
+        swallow(watched, CHEAP[kind])
 
 
 def test_windows_opened_by_octets_are_not_earned_by_the_frames_that_they_cause() -> None:
