@@ -17,6 +17,9 @@ from proxy.bodies.limits import DEFAULT_LIMITS, Limits, refuse_size
 from proxy.errors import Denied
 
 _STEP_BYTES = 64 << 10
+_KEPT_BYTES = 4 << 20
+_USUAL_RATIO = 40
+"""Chat logs stay below it."""
 _FEED_BYTES = 16 << 10
 _MAX_MEMBERS = 1000
 """Each member costs a decoder; parallel compressors (pigz, bgzip, zstdmt) cut a 32 MiB body into some 500."""
@@ -26,6 +29,8 @@ _STRETCH = re.compile(rb"[\t\x20-\x7e]{9,}")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_WINDOW_BYTES = 8 << 20
 """RFC 8878 section 3.1.1.1.2: decoders should support 8 MiB, and may refuse more."""
+
+type _Decoder = Callable[[bytes, list[str]], Iterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ def decode(body: bytes, codings: Iterable[str], limits: Limits = DEFAULT_LIMITS)
     """Undoes `codings`, the last applied first. Raises Denied `encoding` or `too_large`."""
     notes: list[str] = []
     for coding in reversed(tuple(codings)):
-        coded, body = body, _collect(_DECODERS[coding](body, notes), len(body), limits)
+        coded, body = body, _collect(_DECODERS[coding], body, notes, limits)
         if coding == "br":
             notes.extend(_brotli_notes(coded, body))
     return Decoded(body, tuple(notes))
@@ -73,16 +78,22 @@ def sniff_coding(data: bytes) -> str | None:
     return None
 
 
-def _collect(chunks: Iterator[bytes], coded_bytes: int, limits: Limits) -> bytes:
-    cap = min(limits.max_decoded_bytes, max(limits.ratio_floor_bytes, coded_bytes * limits.max_ratio))
+def _collect(decoder: _Decoder, body: bytes, notes: list[str], limits: Limits) -> bytes:
+    """What grows far beyond the usual is only counted first, so that a bomb never lies in memory; the rare honest body
+    of that kind is decoded twice."""
+    cap = min(limits.max_decoded_bytes, max(limits.ratio_floor_bytes, len(body) * limits.max_ratio))
+    usual = max(_KEPT_BYTES, len(body) * _USUAL_RATIO)
     parts: list[bytes] = []
     total = 0
-    for chunk in chunks:
+    for chunk in decoder(body, notes):
         total += len(chunk)
         if total > cap:
             raise refuse_size("the decompressed body", cap, "bytes")
-        parts.append(chunk)
-    return b"".join(parts)
+        if total <= usual:
+            parts.append(chunk)
+        else:
+            parts.clear()
+    return b"".join(parts if total <= usual else decoder(body, []))
 
 
 def _refuse(coding: str, why: str) -> Denied:
@@ -226,7 +237,7 @@ def _zstd_frame_end(data: bytes, at: int) -> int:
     return pos
 
 
-_DECODERS: dict[str, Callable[[bytes, list[str]], Iterator[bytes]]] = {
+_DECODERS: dict[str, _Decoder] = {
     "gzip": _gunzip,
     "x-gzip": _gunzip,
     "deflate": _deflate,

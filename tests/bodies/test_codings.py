@@ -209,3 +209,33 @@ def test_text_in_a_brotli_metadata_block_is_shown() -> None:
     assert decoded.data == b""
     assert "123-45-6789" in "".join(decoded.notes)
     assert decode(brotli.compress(b"my ssn is 123-45-6789"), ("br",)).notes == ()
+
+
+@pytest.mark.parametrize("coding", ENCODERS)
+def test_a_bomb_is_counted_and_never_held(coding: str) -> None:
+    inner = ENCODERS[coding](bytes(48 << 20))
+    limits = Limits(max_ratio=10_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Denied, match="too_large"):
+            decode(inner, [coding], limits)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("coding", ENCODERS)
+@pytest.mark.parametrize("size", [(4 << 20) - 1, 4 << 20, (4 << 20) + 1, 9 << 20])
+def test_an_honest_body_that_shrinks_a_lot_comes_whole(coding: str, size: int) -> None:
+    """Beyond the usual ratio, so that it is counted first and decoded again."""
+    limits = Limits(max_ratio=10_000_000)
+    text = (b"the same line again\n" * (size // 20 + 1))[:size]
+    assert decode(ENCODERS[coding](text), [coding], limits).data == text
+
+
+def test_what_rides_along_is_told_once_of_a_body_that_is_decoded_twice() -> None:
+    engine = zlib.compressobj(wbits=31)
+    plain = engine.compress(bytes(9 << 20)) + engine.flush()
+    named = plain[:3] + b"\x08" + plain[4:10] + b"jane.txt\0" + plain[10:]
+    assert decode(named, ["gzip"], Limits(max_ratio=10_000_000)).notes == ("jane.txt",)
