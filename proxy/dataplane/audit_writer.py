@@ -284,6 +284,7 @@ class AuditWriter:
         self._head = self._chain.head
         if self._seal is not None:
             self._seal.begun(lines, time.monotonic())
+        self._mirror(lines)
 
     def _checkpoint(self, *, last: bool) -> list[AuditRecord]:
         """A signature over all lines before it, when one is due."""
