@@ -3,6 +3,7 @@
 import base64
 import csv
 import hashlib
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,12 @@ from typing import Final
 from proxy.recognizers.base import ModelUnavailable
 
 FIX: Final = "install the locked requirements again"
+OWN_FIX: Final = "install the product again"
+# SHA-256 of the weights that are part of the product; what trains them anew changes the line too.
+OWN: Final = {
+    "gate.npy": "382f672272de6176cf65b1fbf6b7b018c13288295962d417f23784543ca511ca",
+    "rampart_quick.npz": "022a2b338aea6a88cef791a9e13e3ffd582a7926ae21121acacaa0e7f265ca52",
+}
 
 
 def check(package: str, what: str) -> None:
@@ -26,6 +33,19 @@ def check(package: str, what: str) -> None:
     for name, digest, _ in csv.reader(record.splitlines()):
         if digest and _digest(Path(str(found.locate_file(name))), digest.partition("=")[0]) != digest:
             raise ModelUnavailable(f"{what} {package} is damaged: {Path(name).name} is not what was installed", FIX)
+
+
+def check_own(folder: Path, names: Mapping[str, str] = OWN) -> None:
+    """Compares the product's own weights with `names` (file -> SHA-256, hex). Raises ModelUnavailable."""
+    for name, digest in names.items():
+        try:
+            same = hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        except OSError:
+            same = False
+        if not same:
+            raise ModelUnavailable(
+                f"the detection model is damaged: {name} is not what belongs to this version", OWN_FIX
+            )
 
 
 def _digest(file: Path, mode: str) -> str:

@@ -109,6 +109,7 @@ def model() -> Model:
     """The loaded model; raises ModelUnavailable when the package is missing or its files are not what they were."""
     place = directory()
     _intact.check(PACKAGE, "the detection model")
+    _intact.check_own(QUICK_PATH.parent)
     return load_model(place)
 
 

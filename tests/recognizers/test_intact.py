@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +69,16 @@ def test_our_own_models_are_whole() -> None:
 
     for package in (rampart.PACKAGE, spacy_ner.PACKAGE):
         _intact.check(package, "the model")
+
+
+@pytest.mark.parametrize("name", _intact.OWN)
+@pytest.mark.parametrize("spoil", [_flip, Path.unlink], ids=["changed", "gone"])
+def test_our_own_weights_are_those_of_this_version(tmp_path: Path, name: str, spoil: Callable[[Path], None]) -> None:
+    from proxy.recognizers import rampart
+
+    for each in _intact.OWN:
+        shutil.copy(rampart.QUICK_PATH.parent / each, tmp_path)
+    _intact.check_own(tmp_path)
+    spoil(tmp_path / name)
+    with pytest.raises(ModelUnavailable, match=name):
+        _intact.check_own(tmp_path)
