@@ -45,7 +45,8 @@ class Patterns:
     def matches(self, text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, float]]:
         """(start, end, score) within [start, end), checked as presidio does. Raises RecognizerFailed."""
         stop = len(text) if end is None else end
-        for index in sorted(self._prefilter.possible(text)):
+        # Of the stretch alone: a long text has many. The prefilter knows no assertions, which could look beyond it.
+        for index in sorted(self._prefilter.possible(text[start:stop])):
             pattern, score = self.compiled[index]
             try:
                 for match in pattern.finditer(text, start, stop, timeout=self.timeout_s):

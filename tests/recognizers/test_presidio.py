@@ -10,6 +10,7 @@ import pytest
 
 from proxy.recognizers import discover, of_module, presidio, spacy_ner
 from proxy.recognizers._presidio_in import Patterns, from_presidio
+from proxy.recognizers._signs import Prefilter
 from proxy.recognizers.base import ModelUnavailable, RecognizerFailed
 from proxy.recognizers.engine import Engine
 
@@ -132,3 +133,23 @@ def test_names_behind_a_chunk_boundary_keep_their_place() -> None:
     text = "word " * 1500 + "I am Jane Roe and I live in Paris."
     (findings,) = of_module("spacy_ner")[0].find_many([text])  # type: ignore[misc]
     assert "Jane Roe" in {text[item.start : item.end] for item in findings}
+
+
+def test_a_text_is_looked_through_once_however_many_context_words_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    counts = {}
+    possible = Prefilter.possible
+
+    def counting(self: Prefilter, text: str) -> frozenset[int]:
+        looked_at.append(len(text))
+        return possible(self, text)
+
+    monkeypatch.setattr(Prefilter, "possible", counting)
+    text = ("passport 912803456, license A12345678, bank 12345678901" + " and so on" * 100 + ". ") * 30
+    for recognizer in presidio.RECOGNIZERS:
+        looked_at.clear()
+        found = list(recognizer.find(text))
+        assert sum(looked_at) <= len(text), recognizer.name
+        counts[recognizer.name] = len(found)
+    assert counts["presidio:UsPassportRecognizer"] >= 30
+    assert counts["presidio:UsBankRecognizer"] >= 30
