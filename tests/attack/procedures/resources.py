@@ -147,4 +147,4 @@ def _scan(bench: Bench, text: str) -> list[int]:
     """Statuses of a request with this body."""
     head = "POST http://${A}/x HTTP/1.1\r\nHost: ${A}\r\nContent-Type: text/plain\r\nConnection: close\r\n"
     body = f"{head}Content-Length: {len(text)}\r\n\r\n{text}"
-    return [one.status for one in request(bench, body, within_s=100).answers]
+    return [one.status for one in request(bench, body, within_s=20).answers]
