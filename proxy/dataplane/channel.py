@@ -18,7 +18,7 @@ from proxy.effects import Aborted
 READ_HIGH_WATER_BYTES = 256 << 10
 # A reader slower than about 1 KB/s holds an upstream, a slot and buffers; transports keep 64 KiB before they pause.
 WRITE_STALL_S = 60.0
-_TLS_READ_BYTES = 256 << 10
+_TLS_READ_BYTES = 16 << 10
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -32,6 +32,7 @@ class Channel(asyncio.Protocol):
 
     __slots__ = (
         "_drain_waiter",
+        "_held_bytes",
         "_incoming",
         "_outgoing",
         "_paused_reading",
@@ -62,6 +63,7 @@ class Channel(asyncio.Protocol):
         self.on_lost: Callable[[], None] | None = None
         self._incoming: ssl.MemoryBIO | None = None
         self._outgoing: ssl.MemoryBIO | None = None
+        self._held_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
         self._paused_reading = False
@@ -158,6 +160,7 @@ class Channel(asyncio.Protocol):
             self.tls.write(data)
         except ssl.SSLError as error:
             raise Aborted(self.side, "TLS write failed", sent=False) from error
+        self._held_bytes = 0
         self.transport.write(self._outgoing.read())
 
     async def drain(self) -> None:
@@ -243,22 +246,26 @@ class Channel(asyncio.Protocol):
         tls = context.wrap_bio(
             incoming, outgoing, server_side=server_side, server_hostname=server_hostname, session=session
         )
-        incoming.write(self.take())
         while True:
+            incoming.write(self.buffer)
+            self.buffer.clear()
             try:
                 tls.do_handshake()
             except ssl.SSLWantReadError:
                 self._flush(outgoing)
                 if not await self.more():
                     raise Aborted(self.side, "closed during the TLS handshake", sent=False) from None
-                incoming.write(self.take())
                 continue
             except ssl.SSLError:
                 self._flush(outgoing)
                 raise
             break
-        self._flush(outgoing)
         self.tls, self._incoming, self._outgoing = tls, incoming, outgoing
+        if server_side and tls.version() == "TLSv1.3":
+            # Only session tickets are left, for which no client waits: they travel with the first answer.
+            self._held_bytes = outgoing.pending
+        else:
+            self._flush(outgoing)
         self._decrypt()
 
     def _flush(self, outgoing: ssl.MemoryBIO) -> None:
@@ -282,7 +289,8 @@ class Channel(asyncio.Protocol):
         except ssl.SSLError:
             # A broken record or a failed renegotiation: nothing after it can be trusted.
             self.eof = True
-        if outgoing.pending:
+        if outgoing.pending > self._held_bytes:
+            self._held_bytes = 0
             self._flush(outgoing)
 
     # -- waiting

@@ -5,8 +5,13 @@ Pure; takes whatever prefix has arrived, over any split into segments and record
 """
 
 import struct
-from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from proxy.values import dataclass
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
 
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
@@ -16,6 +21,7 @@ _EXTENSION: Final = struct.Struct(">HH")  # type and length, RFC 8446 section 4.
 # Post-quantum key shares make a hello of about 1.8 KB; nothing honest comes near this.
 MAX_HELLO_BYTES: Final = 64 << 10
 _MAX_RECORD_BYTES: Final = (16 << 10) + 256
+_MAX_REMEMBERED_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,8 @@ class HelloReader:
     def read(self, data: bytes | bytearray) -> ClientHello | None:
         """As `parse`; `data` begins with what was given the last time."""
         joined = self._joined
+        if not joined and (message := _whole(data)) is not None:
+            return _hello(message)
         while not (size := _message_bytes(joined)) or len(joined) < size:
             record = self._record(data)
             if record is None:
@@ -74,6 +82,16 @@ class HelloReader:
             return None
         self._at = at + 5 + length
         return data[at + 5 : self._at]
+
+
+def _whole(data: bytes | bytearray) -> bytes | None:
+    """The body of a ClientHello that is alone in the one record at the beginning, as nearly all are; None otherwise."""
+    if len(data) < 9 or data[0] != _HANDSHAKE or data[1] != 3 or data[5] != _CLIENT_HELLO:
+        return None
+    length = int.from_bytes(data[3:5])
+    if int.from_bytes(data[6:9]) != length - 4 or len(data) < 5 + length or length > _MAX_RECORD_BYTES:
+        return None
+    return bytes(data[9 : 5 + length])
 
 
 def _message_bytes(joined: bytearray) -> int:
@@ -120,10 +138,15 @@ def _hello(message: bytes) -> ClientHello:
     except (IndexError, struct.error):
         raise ValueError("ClientHello is cut short") from None
     return ClientHello(
-        sni=_server_name(extensions[_SNI]) if _SNI in extensions else None,
-        alpn=_protocols(extensions[_ALPN]) if _ALPN in extensions else (),
+        sni=_read(_server_name, extensions[_SNI]) if _SNI in extensions else None,
+        alpn=_read(_protocols, extensions[_ALPN]) if _ALPN in extensions else (),
         ech=extensions.get(_ECH, b"")[:1] == b"\0",
     )
+
+
+def _read[T](parser: "_lru_cache_wrapper[T]", data: bytes) -> T:
+    """Names and protocols come again and again; nobody may fill memory with long ones."""
+    return parser(data) if len(data) <= _MAX_REMEMBERED_BYTES else parser.__wrapped__(data)
 
 
 def _extensions(message: bytes, at: int) -> dict[int, bytes]:
@@ -149,6 +172,7 @@ def _extensions(message: bytes, at: int) -> dict[int, bytes]:
     return found
 
 
+@lru_cache(maxsize=1024)
 def _server_name(data: bytes) -> str:
     reader = _Reader(data)
     names = _Reader(reader.vector(2))
@@ -166,6 +190,7 @@ def _server_name(data: bytes) -> str:
     return found[0]
 
 
+@lru_cache(maxsize=256)
 def _protocols(data: bytes) -> tuple[bytes, ...]:
     reader = _Reader(_Reader(data).vector(2))
     found: list[bytes] = []

@@ -152,7 +152,7 @@ class DnsServer:
         app: str | None = None
         host = ""
         try:
-            principal = self._lane.principal(client_ip, None)
+            principal = self._lane.callers.find(client_ip, None, asyncio.get_running_loop().time()).principal
             app = principal.app
             host = _host(query)
             watcher = self._lane.services.watcher

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from proxy.config.snapshot import Entry
@@ -53,11 +54,7 @@ async def _serve_connection(server: LaneServer, channel: Channel, listener: List
 
 
 class Lane(Connection):
-    """One connection of either listener. `_request`: the last request as it was read."""
-
-    def __init__(self, server: LaneServer, channel: Channel, listener: Listener) -> None:
-        super().__init__(server, channel, listener)
-        self._request: tuple[h1.RawHead, Authority, h1.Framing, RequestHead] | None = None
+    """One connection of either listener."""
 
     # -- the two listeners
 
@@ -89,7 +86,7 @@ class Lane(Connection):
         try:
             self._take_credential(raw)
             principal = self._identify()
-            authority = targets.connect_authority(raw)
+            authority = self._connect_authority(raw)
             if self._server.runtime.permitted("connect", principal, self._listener, authority, None) is None:
                 context = self._server.runtime.context(principal, self._listener, None)
                 context.trail.target(authority)
@@ -100,6 +97,14 @@ class Lane(Connection):
             return
         self._channel.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await self._any_protocol(authority, authority.port)
+
+    def _connect_authority(self, raw: h1.RawHead) -> Authority:
+        last = self._last_head
+        if last is None or last.raw is not raw:
+            return targets.connect_authority(raw)
+        if last.connect is None:
+            last.connect = targets.connect_authority(raw)
+        return last.connect
 
     async def _absolute(self, raw: h1.RawHead) -> bool:
         """One absolute-form request; True when the connection may go on."""
@@ -188,7 +193,7 @@ class Lane(Connection):
             raise Denied("malformed", "A TLS server name is never an address (RFC 6066 section 3)")
         if authority is not None and name != authority.host:
             raise Denied("target_mismatch", f"CONNECT names {authority.host}, TLS names {name}")
-        return Authority("https", name, port)
+        return authority if authority is not None and authority.scheme == "https" else _https(name, port)
 
     async def _terminate(self, authority: Authority) -> None:
         """Answers the handshake with a leaf for the vetted name, then speaks HTTP/1.1."""
@@ -241,23 +246,23 @@ class Lane(Connection):
                 return
 
     def _origin_target(self, raw: h1.RawHead, authority: Authority) -> str:
-        known = self._request
-        if known is not None and known[0] is raw and known[1] is authority:
-            return known[3].target
-        return targets.origin_target(raw, authority)
+        last = self._last_head
+        known = last.request if last is not None and last.raw is raw else None
+        return known[2].target if known is not None and known[0] is authority else targets.origin_target(raw, authority)
 
     def _read_head(self, raw: h1.RawHead, authority: Authority, target: str) -> tuple[h1.Framing, RequestHead]:
         """Framing and meaning of a request; the last one's when it is the same again. Denied malformed."""
-        known = self._request
-        if known is not None and known[0] is raw and known[1] is authority:
-            return known[2], known[3]
+        last = self._last_head if self._last_head is not None and self._last_head.raw is raw else None
+        known = last.request if last is not None else None
+        if known is not None and known[0] is authority:
+            return known[1], known[2]
         framing = h1.request_framing(raw)
         head = RequestHead(raw.method, target, authority, raw.headers, http_version=raw.version)
         if wants_upgrade(head):
             check_handshake(head)
             head = replace(head, protocol="websocket")
-        last = self._last_head
-        self._request = (raw, authority, framing, head) if last is not None and last[1] is raw else None
+        if last is not None:
+            last.request = (authority, framing, head)
         return framing, head
 
     async def _exchange(self, raw: h1.RawHead, authority: Authority, target: str, principal: Principal) -> bool:
@@ -280,6 +285,12 @@ class Lane(Connection):
         elif self._channel.buffer:
             await asyncio.sleep(0)  # pipelined requests take turns with everybody else's
         return carrier.reusable
+
+
+@lru_cache(maxsize=1024)
+def _https(host: str, port: int) -> Authority:
+    """The same object for each connection, so that what is remembered for it is found without a comparison."""
+    return Authority("https", host, port)
 
 
 _TERMINATED: Final = frozenset({"h2", "http1"})

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Final
 from proxy import denials
 from proxy.context import Context
 from proxy.dataplane import h1
+from proxy.dataplane.callers import Caller
 from proxy.dataplane.channel import Channel
+from proxy.dataplane.heads import ReadHead
 from proxy.effects import Aborted
 from proxy.errors import Denied
 from proxy.model import Authority, Listener, Principal
@@ -17,18 +19,15 @@ if TYPE_CHECKING:
 # RES-03, TLS-06: nobody needs longer for a head or a hello; an idle connection may wait for its next request.
 HEAD_DEADLINE_S: Final = 10.0
 IDLE_DEADLINE_S: Final = 75.0
-# A token that ends while its connection lives is noticed within this; a new policy or a revocation at once.
-IDENTITY_S: Final = 1.0
 LINGER_S: Final = 2.0
-# SDKs send 1 to 2 KB; every idle connection keeps its own.
-REMEMBERED_HEAD_BYTES: Final = 4 << 10
 # A client that sends on while it is told 413 reads the answer only if what it sends is taken off the wire.
 LINGER_BYTES: Final = 64 << 20
 _ALERT_ACCESS_DENIED: Final = b"\x15\x03\x03\x00\x02\x02\x31"  # RFC 8446 section 6: fatal, access_denied(49)
 
 
 class Connection:
-    """One connection. `_principal` is who was identified last; a changed policy or revocation asks again."""
+    """One connection. `_caller` is who was identified last; a changed policy or revocation asks again. `_last_head`:
+    the last head, kept while it is small."""
 
     def __init__(self, server: "LaneServer", channel: Channel, listener: Listener) -> None:
         self._server = server
@@ -39,8 +38,8 @@ class Connection:
         self._counted_app: str | None = None
         self._credential: bytes | None = None
         self._sni: str | None = None
-        self._last_head: tuple[bytes, h1.RawHead] | None = None
-        self._known: tuple[object, object, float, Principal] | None = None
+        self._last_head: ReadHead | None = None
+        self._caller: Caller | None = None
 
     def close(self) -> None:
         """Ends the connection and gives its places back."""
@@ -78,32 +77,29 @@ class Connection:
     def _parsed(self, data: bytes) -> h1.RawHead:
         """Clients that ask again send the very same bytes: what they mean was decided the first time."""
         before = self._last_head
-        if before is not None and before[0] == data:
-            return before[1]
-        raw = h1.parse_request_head(data)
-        self._last_head = (data, raw) if len(data) <= REMEMBERED_HEAD_BYTES else None
-        return raw
+        if before is not None and before.data == data:
+            return before.raw
+        head = self._server.heads.read(data)
+        self._last_head = head if head.small else None
+        return head.raw
 
     def _take_credential(self, raw: h1.RawHead) -> None:
         """Each plain request names its own caller (ID-04): another credential is another question."""
         credential = raw.only(b"proxy-authorization")
         if credential != self._credential:
-            self._credential, self._known = credential, None
+            self._credential, self._caller = credential, None
 
     def _identify(self) -> Principal:
         """Who calls. The first time, the app's connection is counted. Denied."""
-        watcher = self._server.services.watcher
+        callers = self._server.callers
         now_s = self._channel.loop.time()
-        known = self._known
-        if known is not None and known[0] is watcher.current and known[1] is watcher.revoked and now_s < known[2]:
-            return known[3]
-        principal = self._server.principal(self._client_ip, self._credential)
-        self._known = (watcher.current, watcher.revoked, now_s + IDENTITY_S, principal)
+        caller = self._caller
+        if caller is not None and callers.holds(caller, now_s):
+            return caller.principal
+        caller = self._caller = callers.find(self._client_ip, self._credential, now_s)
+        principal = caller.principal
         if self._counted_app is None:
-            snapshot = self._server.services.watcher.current
-            if snapshot is None:
-                raise Denied("policy_unavailable")
-            self._server.services.limiter.open_connection(snapshot.apps[principal.app])
+            self._server.services.limiter.open_connection(caller.snapshot.apps[principal.app])
             self._counted_app = principal.app
             self._server.room.named(self._channel)
         return principal
@@ -131,7 +127,7 @@ class Connection:
     ) -> str:
         runtime = self._server.runtime
         if context is None:
-            app = self._known[3].app if self._known is not None else None
+            app = self._caller.principal.app if self._caller is not None else None
             return runtime.refuse(
                 denied, listener=self._listener, client_ip=self._client_ip, authority=authority, app=app
             )

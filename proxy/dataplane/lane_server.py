@@ -6,21 +6,22 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import denials, policy
 from proxy.context import Context, raise_denial
 from proxy.dataplane import h1
 from proxy.dataplane.bodies_held import BodiesHeld
+from proxy.dataplane.callers import Callers
 from proxy.dataplane.channel import Channel
+from proxy.dataplane.heads import Heads
 from proxy.dataplane.room import Room
 from proxy.dataplane.runtime import Runtime
 from proxy.dataplane.upstream import UpstreamPool
 from proxy.effects import Aborted
 from proxy.errors import Denied
-from proxy.identity import identify
-from proxy.keys.tokens import verify
-from proxy.model import Listener, Principal
+from proxy.model import Listener
 from proxy.net.dial import keep_alive
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class LaneServer:
         self.runtime = Runtime(services)
         self.pool = UpstreamPool(services.resolver, services.own)
         self.bodies = BodiesHeld()
+        self.callers = Callers(services)
+        self.heads = Heads()
         self.room = Room()
         self.draining = False
         self.tunnels = 0
@@ -66,9 +69,9 @@ class LaneServer:
         if not self.room.enter(channel):
             self._turn_away(channel, listener)
             return
-        task = asyncio.ensure_future(self._handler(self, channel, listener))
+        task = channel.loop.create_task(self._handler(self, channel, listener))
         self._channels[channel] = task
-        task.add_done_callback(lambda _: self._left(channel))
+        task.add_done_callback(partial(self._left, channel))
 
     def _turn_away(self, channel: Channel, listener: Listener) -> None:
         denied = Denied("overloaded", "This worker has no room for another connection", retry_after_s=1)
@@ -79,7 +82,7 @@ class LaneServer:
             channel.write(h1.encode_whole(response))
         channel.close()
 
-    def _left(self, channel: Channel) -> None:
+    def _left(self, channel: Channel, _task: asyncio.Task[Any]) -> None:
         self._channels.pop(channel, None)
         self.room.leave(channel)
 
@@ -91,21 +94,6 @@ class LaneServer:
     def open_connections(self) -> int:
         """Client connections being served now."""
         return len(self._channels)
-
-    def principal(self, client_ip: str, proxy_authorization: bytes | None) -> Principal:
-        """Who calls, by the policy of this moment. Denied: identity_unknown, policy_unavailable."""
-        watcher = self.services.watcher
-        snapshot = watcher.current
-        if snapshot is None:
-            raise Denied("policy_unavailable")
-        now_s = time.time()
-        return identify(
-            snapshot,
-            client_ip,
-            proxy_authorization,
-            verify=lambda token: verify(self.services.root, token, now_s),
-            revoked=watcher.revoked,
-        )
 
     def still_allowed(self, context: Context) -> None:
         """Asks today's policy about a long connection. Denied when it would not be allowed now."""
@@ -126,6 +114,7 @@ class LaneServer:
             await asyncio.sleep(SWEEP_S)
             now_s = loop.time()
             await end_overdue(list(self._channels), now_s)
+            self.heads.forget()
             self.pool.sweep(now_s)
 
     async def drain(self, grace_s: float) -> None:

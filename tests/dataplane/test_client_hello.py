@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.dataplane.client_hello import looks_like_tls, parse
+from proxy.dataplane.client_hello import _protocols, looks_like_tls, parse
 
 
 def hello(name: str | None, alpn: list[str] | None = None) -> bytes:
@@ -115,3 +115,18 @@ def test_first_bytes(prefix: bytes, expected: bool | None) -> None:
 def test_size_is_bounded() -> None:
     with pytest.raises(ValueError, match="too large"):
         parse(b"\x16\x03\x01\x00\x04\x01\xff\xff\xff")
+
+
+def test_a_hello_with_more_behind_it_in_its_record() -> None:
+    body = REAL[5:] + b"\x0b\x00\x00\x00"
+    assert parse(b"\x16\x03\x01" + len(body).to_bytes(2) + body) == parse(REAL)
+
+
+def test_only_short_names_and_protocols_are_remembered() -> None:
+    """What one client sends must not stay in memory by the megabyte."""
+    before = _protocols.cache_info().currsize
+    long = hello("api.example.com", [f"proto-{number:03}" for number in range(100)])
+    found = parse(long)
+    assert found is not None
+    assert len(found.alpn) == 100
+    assert _protocols.cache_info().currsize == before
