@@ -240,9 +240,15 @@ class Channel(asyncio.Protocol):
         server_side: bool,
         server_hostname: str | None = None,
         session: ssl.SSLSession | None = None,
+        tickets: int = 1,
     ) -> None:
-        """Runs the handshake over what is buffered and what follows. ssl.SSLError, or Aborted at the peer's end."""
+        """Runs the handshake over what is buffered and what follows. ssl.SSLError, or Aborted at the peer's end.
+
+        `tickets`: how many sessions a TLS 1.3 client is given.
+        """
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        if server_side:
+            context.num_tickets = tickets  # taken over by what is made next; contexts are shared
         tls = context.wrap_bio(
             incoming, outgoing, server_side=server_side, server_hostname=server_hostname, session=session
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
-_SNI, _ALPN, _ECH = 0x0000, 0x0010, 0xFE0D
+_SNI, _ALPN, _PSK, _ECH = 0x0000, 0x0010, 0x0029, 0xFE0D
 _READ: Final = frozenset({_SNI, _ALPN, _ECH})
 _EXTENSION: Final = struct.Struct(">HH")  # type and length, RFC 8446 section 4.2
 # Post-quantum key shares make a hello of about 1.8 KB; nothing honest comes near this.
@@ -26,11 +26,13 @@ _MAX_REMEMBERED_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """`sni` is the name as sent, or None. `ech`: an Encrypted ClientHello extension of the outer kind is present."""
+    """`sni` is the name as sent, or None. `ech`: an Encrypted ClientHello extension of the outer kind is present.
+    `resumes`: a TLS 1.3 session is offered (pre_shared_key, RFC 8446 section 4.2.11)."""
 
     sni: str | None
     alpn: tuple[bytes, ...]
     ech: bool
+    resumes: bool = False
 
 
 def looks_like_tls(prefix: bytes | bytearray) -> bool | None:
@@ -141,6 +143,7 @@ def _hello(message: bytes) -> ClientHello:
         sni=_read(_server_name, extensions[_SNI]) if _SNI in extensions else None,
         alpn=_read(_protocols, extensions[_ALPN]) if _ALPN in extensions else (),
         ech=extensions.get(_ECH, b"")[:1] == b"\0",
+        resumes=_PSK in extensions,
     )
 
 

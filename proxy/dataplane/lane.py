@@ -145,7 +145,7 @@ class Lane(Connection):
             if hello is None:
                 return
             authority = self._tls_authority(hello, authority, port)
-            self._sni = None if is_ip_literal(authority.host) else authority.host
+            self._sni = None if hello.sni is None else authority.host
             principal = self._identify()
             entry = self._server.runtime.permitted("hello", principal, self._listener, authority, self._sni)
             if entry is None or _alpn_choice(hello, entry) not in _TERMINATED:
@@ -163,7 +163,7 @@ class Lane(Connection):
         elif _alpn_choice(hello, entry) == "h2":
             await self._http2(entry, authority)
         else:
-            await self._terminate(authority)
+            await self._terminate(hello, authority)
 
     async def _hello(self) -> "ClientHello | None":
         channel, reader = self._channel, client_hello.HelloReader()
@@ -186,24 +186,24 @@ class Lane(Connection):
                 return replace(authority, scheme="https")
             raise Denied("target_mismatch", "The TLS ClientHello names no server (SNI)")
         try:
-            name = canonical_host(hello.sni)
+            name = _named(hello.sni)
         except ValueError as error:
             raise Denied("malformed", f"The TLS server name is not well-formed: {error}") from None
-        if is_ip_literal(name):
-            raise Denied("malformed", "A TLS server name is never an address (RFC 6066 section 3)")
         if authority is not None and name != authority.host:
             raise Denied("target_mismatch", f"CONNECT names {authority.host}, TLS names {name}")
         return authority if authority is not None and authority.scheme == "https" else _https(name, port)
 
-    async def _terminate(self, authority: Authority) -> None:
+    async def _terminate(self, hello: "ClientHello", authority: Authority) -> None:
         """Answers the handshake with a leaf for the vetted name, then speaks HTTP/1.1."""
+        app = self._counted_app or ""
         try:
-            leaf = self._server.services.leaf_store.context(authority.host, self._counted_app or "")
+            leaf = self._server.services.leaf_store.context(authority.host, app)
         except Denied as denied:
             self._alert(denied, None, authority)
             return
         self._deadline(HEAD_DEADLINE_S)
-        await self._channel.start_tls(leaf, server_side=True)
+        tickets = self._server.tickets.number(app, resumes=hello.resumes)
+        await self._channel.start_tls(leaf, server_side=True, tickets=tickets)
         await self._requests(authority, authority.port)
 
     async def _tunnel(self, context: Context, entry: Entry, authority: Authority) -> None:
@@ -285,6 +285,15 @@ class Lane(Connection):
         elif self._channel.buffer:
             await asyncio.sleep(0)  # pipelined requests take turns with everybody else's
         return carrier.reusable
+
+
+@lru_cache(maxsize=1024)
+def _named(sni: str) -> str:
+    """The canonical name. ValueError when it is none."""
+    name = canonical_host(sni)
+    if is_ip_literal(name):
+        raise ValueError("it is an address, which RFC 6066 section 3 forbids")
+    return name
 
 
 @lru_cache(maxsize=1024)

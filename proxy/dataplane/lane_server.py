@@ -18,6 +18,7 @@ from proxy.dataplane.channel import Channel
 from proxy.dataplane.heads import Heads
 from proxy.dataplane.room import Room
 from proxy.dataplane.runtime import Runtime
+from proxy.dataplane.tickets import Tickets
 from proxy.dataplane.upstream import UpstreamPool
 from proxy.effects import Aborted
 from proxy.errors import Denied
@@ -44,6 +45,7 @@ class LaneServer:
         self.callers = Callers(services)
         self.heads = Heads()
         self.room = Room()
+        self.tickets = Tickets()
         self.draining = False
         self.tunnels = 0
         self._handler = handler

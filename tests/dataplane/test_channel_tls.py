@@ -66,6 +66,7 @@ def _served(
     context: ssl.SSLContext,
     check: Callable[[Channel, Client], Coroutine[Any, Any, None]],
     session: ssl.SSLSession | None = None,
+    tickets: int = 1,
 ) -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
@@ -73,7 +74,7 @@ def _served(
         theirs.setblocking(False)
         _, channel = await asyncio.get_running_loop().create_connection(lambda: Channel("client"), sock=ours)
         client = Client(context, theirs, session)
-        answering = asyncio.ensure_future(channel.start_tls(store.context(HOST), server_side=True))
+        answering = asyncio.ensure_future(channel.start_tls(store.context(HOST), server_side=True, tickets=tickets))
         await client.until(client.tls.do_handshake)
         await answering
         await check(channel, client)
@@ -108,6 +109,20 @@ def test_tickets_travel_with_the_first_answer(store: LeafStore) -> None:
     assert sessions[0] is not None
     assert sessions[0].has_ticket
     _served(store, context, again, sessions[0])
+
+
+def test_a_client_is_given_as_many_as_were_asked_for(store: LeafStore) -> None:
+    """One context serves all of them."""
+    given: list[bool] = []
+
+    async def check(channel: Channel, client: Client) -> None:
+        channel.write(b"pong")
+        assert await client.until(lambda: client.tls.read(10)) == b"pong"
+        given.append(client.tls.session is not None and client.tls.session.has_ticket)
+
+    for tickets in (1, 0, 1):
+        _served(store, _trusting(store), check, tickets=tickets)
+    assert given == [True, False, True]
 
 
 def test_what_answers_the_client_is_not_held_back_with_them(store: LeafStore) -> None:

@@ -130,3 +130,10 @@ def test_only_short_names_and_protocols_are_remembered() -> None:
     assert found is not None
     assert len(found.alpn) == 100
     assert _protocols.cache_info().currsize == before
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(0x0029, True), (0x002D, False)])
+def test_a_session_that_is_offered_again_shows(kind: int, expected: bool) -> None:
+    found = parse(with_extension(kind, b"\0"))
+    assert found is not None
+    assert found.resumes is expected

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from proxy.dataplane.tickets import FIRST, ONE_IN
 from tests.lab.fixtures import Lab, build_lab
+from tests.lab.product import read_all
 from tests.lab.upstream import Upstream
 from tests.tls.certificates import NAME, chains, save
 
@@ -92,6 +94,26 @@ def test_a_weak_client_gets_no_handshake(
     with stream, pytest.raises(ssl.SSLError):
         context.wrap_socket(stream, server_hostname=NAME)
     assert servers["good"].connections == []
+
+
+def test_a_client_that_resumes_does_so_beside_others_that_do_not(bank: tuple[Lab, dict[str, Upstream]]) -> None:
+    lab, servers = bank
+    context = lab.product.trust
+
+    def ask(session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
+        stream, _ = lab.product.connect("alpha", f"{NAME}:{servers['good'].port}")
+        with context.wrap_socket(stream, server_hostname=NAME, session=session) as tls:
+            tls.sendall(f"GET / HTTP/1.1\r\nHost: {NAME}:{servers['good'].port}\r\nConnection: close\r\n\r\n".encode())
+            assert read_all(tls).startswith(b"HTTP/1.1 200 ")
+            return bool(tls.session_reused), tls.session
+
+    for _ in range(FIRST + 1):
+        assert not ask(None)[0]
+    sessions = (ask(None)[1] for _ in range(ONE_IN))
+    session = next(session for session in sessions if session is not None and session.has_ticket)
+    for _ in range(3):
+        reused, session = ask(session)
+        assert reused
 
 
 def hello_with(extension: int, content: bytes, name: str) -> bytes:
