@@ -251,4 +251,4 @@ class AuditRecord:
     id: str
     kind: Literal["terminal", "open", "event"]
     time_s: float
-    fields: Mapping[str, Any]
+    fields: dict[str, Any]

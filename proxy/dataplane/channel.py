@@ -27,7 +27,7 @@ class Channel(asyncio.Protocol):
 
     `side` names this end in `Aborted`. `deadline_s` (loop time) is enforced by the worker's sweeper: past it, waiting
     readers and writers get TimeoutError. `on_lost` is called once the connection is gone, `on_eof` when the peer of a
-    plain connection has ended its side.
+    plain connection has ended its side. `blocked`: `drain` would wait, or raise.
     """
 
     __slots__ = (
@@ -36,8 +36,8 @@ class Channel(asyncio.Protocol):
         "_incoming",
         "_outgoing",
         "_paused_reading",
-        "_paused_writing",
         "_waiter",
+        "blocked",
         "buffer",
         "deadline_s",
         "eof",
@@ -67,7 +67,7 @@ class Channel(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
         self._paused_reading = False
-        self._paused_writing = False
+        self.blocked = False
 
     # -- asyncio.Protocol
 
@@ -98,7 +98,7 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol names it
         """The connection is gone; everybody who waits is told."""
         self.eof = True
-        self.lost = True
+        self.lost = self.blocked = True
         self._wake()
         waiter, self._drain_waiter = self._drain_waiter, None
         if waiter is not None and not waiter.done():
@@ -108,11 +108,11 @@ class Channel(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The peer does not keep up."""
-        self._paused_writing = True
+        self.blocked = True
 
     def resume_writing(self) -> None:
         """The peer has caught up."""
-        self._paused_writing = False
+        self.blocked = self.lost
         waiter, self._drain_waiter = self._drain_waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -165,7 +165,7 @@ class Channel(asyncio.Protocol):
 
     async def drain(self) -> None:
         """Returns when the peer keeps up. Aborted when it is gone."""
-        if self._paused_writing and not self.lost:
+        if self.blocked and not self.lost:
             waiter = self._drain_waiter
             if waiter is not None:
                 await asyncio.shield(waiter)
@@ -193,7 +193,7 @@ class Channel(asyncio.Protocol):
     @property
     def pressed(self) -> bool:
         """The peer does not take what it is sent."""
-        return self._paused_writing
+        return self.blocked and not self.lost
 
     async def linger(self, seconds: float, most_bytes: int) -> None:
         """Half-closes and swallows what the peer still sends: closing on unread bytes would reset the connection under
@@ -280,11 +280,12 @@ class Channel(asyncio.Protocol):
             self.transport.write(data)
 
     def _decrypt(self) -> None:
-        tls, outgoing = self.tls, self._outgoing
-        if tls is None or outgoing is None:
+        tls, incoming, outgoing = self.tls, self._incoming, self._outgoing
+        if tls is None or incoming is None or outgoing is None:
             return
         try:
-            while True:
+            # To ask an empty BIO costs an exception; a record is read whole, so that nothing waits inside.
+            while incoming.pending:
                 data = tls.read(_TLS_READ_BYTES)
                 if not data:
                     self.eof = True

@@ -86,6 +86,7 @@ OVERFLOW: Final = "other"
 class Histogram:
     """Counts per bucket (the last one is +Inf), not cumulative, and the sum of values."""
 
+    buckets: tuple[float, ...]
     counts: list[int]
     total: float = 0.0
 
@@ -101,8 +102,12 @@ class Counters:
 
     def add(self, name: str, labels: Labels = (), n: int = 1) -> None:
         """Adds `n` to a counter."""
-        key = self._key(name, labels)
-        self.counts[key] = self.counts.get(key, 0) + n
+        key: Key = (name, labels)
+        before = self.counts.get(key)
+        if before is None:
+            key = self._key(name, labels)
+            before = self.counts.get(key, 0)
+        self.counts[key] = before + n
 
     def set(self, name: str, labels: Labels = (), value: float = 1) -> None:
         """Sets a gauge."""
@@ -110,12 +115,8 @@ class Counters:
 
     def observe(self, name: str, labels: Labels = (), value: float = 0.0) -> None:
         """Puts one value into a histogram."""
-        key = self._key(name, labels)
-        buckets = METRICS[name].buckets
-        cell = self.histograms.get(key)
-        if cell is None:
-            cell = self.histograms[key] = Histogram([0] * (len(buckets) + 1))
-        cell.counts[bisect_left(buckets, value)] += 1
+        cell = self.histograms.get((name, labels)) or self._cell(name, labels)
+        cell.counts[bisect_left(cell.buckets, value)] += 1
         cell.total += value
 
     def take_delta(self) -> dict[str, Any] | None:
@@ -137,10 +138,17 @@ class Counters:
         for name, labels, value in delta["gauges"]:
             self.set(_known(name, labels), tuple(labels), value)
         for name, labels, counts, total in delta["histograms"]:
-            key = self._key(_known(name, labels), tuple(labels))
-            cell = self.histograms.setdefault(key, Histogram([0] * (len(METRICS[name].buckets) + 1)))
+            cell = self._cell(_known(name, labels), tuple(labels))
             cell.counts = [old + new for old, new in zip(cell.counts, counts, strict=True)]
             cell.total += total
+
+    def _cell(self, name: str, labels: Labels) -> Histogram:
+        key = self._key(name, labels)
+        cell = self.histograms.get(key)
+        if cell is None:
+            buckets = METRICS[name].buckets
+            cell = self.histograms[key] = Histogram(buckets, [0] * (len(buckets) + 1))
+        return cell
 
     def _key(self, name: str, labels: Labels) -> Key:
         seen = self._series.get(name)

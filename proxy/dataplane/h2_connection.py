@@ -130,7 +130,7 @@ class H2Connection(ConnectionHandler):
         """Keeps an exchange until it ends, so that none outlives its connection."""
         self._exchanges[task] = carrier
         self._begun += 1
-        self.server.idle(self._channel, waiting=False)
+        self.server.room.waiting(self._channel, idle=False)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
@@ -138,7 +138,7 @@ class H2Connection(ConnectionHandler):
         carrier.ended()
         if not task.cancelled():
             task.exception()  # seen: the standing denial answers
-        self.server.idle(self._channel, waiting=not self._exchanges)
+        self.server.room.waiting(self._channel, idle=not self._exchanges)
         self._pipe.look()
 
     def answer_now(self, stream_id: int) -> None:

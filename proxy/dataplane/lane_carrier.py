@@ -165,7 +165,8 @@ class LaneCarrier:
         try:
             channel.write(raw)
             self.sent = sent = True
-            await channel.drain()
+            if channel.blocked:
+                await channel.drain()
             channel.deadline_s = channel.loop.time() + ANSWER_DEADLINE_S
             return await self._read_answer_head(channel)
         except TimeoutError:
@@ -227,7 +228,8 @@ class LaneCarrier:
                 self._begun = True
                 client.write(pending + (h1.encode_chunk(out) if chunked else out))
                 pending = b""
-                await client.drain()
+                if client.blocked:
+                    await client.drain()
             elif pending and not self._upstream_has_more():
                 self._begun = True
                 client.write(pending)
@@ -236,7 +238,8 @@ class LaneCarrier:
         self._begun = True
         end = h1.encode_last_chunk() if chunked else b""
         client.write(pending + (h1.encode_chunk(rest) if chunked else rest) + end)
-        await client.drain()
+        if client.blocked:
+            await client.drain()
         self._told = True
 
     def _begin(self, head: ResponseHead) -> bool:

@@ -44,24 +44,26 @@ class Connection:
     def close(self) -> None:
         """Ends the connection and gives its places back."""
         self._channel.close()
-        self._server.idle(self._channel, waiting=False)
+        self._server.room.waiting(self._channel, idle=False)
         if self._counted_app is not None:
             self._server.services.limiter.close_connection(self._counted_app)
 
     async def _head(self) -> h1.RawHead | None:
         """The next request head, or None when the connection ended between requests."""
         channel = self._channel
-        self._deadline(IDLE_DEADLINE_S if not channel.buffer else HEAD_DEADLINE_S)
-        self._server.idle(channel, waiting=not channel.buffer)
+        room = self._server.room
         try:
+            if not channel.buffer:
+                self._deadline(IDLE_DEADLINE_S)
+                room.waiting(channel, idle=True)
+                if not await channel.more():
+                    return None
+                room.waiting(channel, idle=False)
+            self._deadline(HEAD_DEADLINE_S)
             while (end := h1.find_head_end(channel.buffer)) < 0:
-                had = bool(channel.buffer)
                 h1.check_request_start(channel.buffer)
                 if not await channel.more():
                     return None
-                if not had:
-                    self._deadline(HEAD_DEADLINE_S)
-                    self._server.idle(channel, waiting=False)
             channel.deadline_s = None
             return self._parsed(channel.take(end))
         except Denied as denied:
@@ -71,8 +73,6 @@ class Connection:
             if channel.buffer:
                 await self._refuse(Denied("timeout", f"No whole request head within {HEAD_DEADLINE_S:g} s"))
             return None
-        finally:
-            self._server.idle(channel, waiting=False)
 
     def _parsed(self, data: bytes) -> h1.RawHead:
         """Clients that ask again send the very same bytes: what they mean was decided the first time."""

@@ -88,10 +88,6 @@ class LaneServer:
         self._channels.pop(channel, None)
         self.room.leave(channel)
 
-    def idle(self, channel: Channel, *, waiting: bool) -> None:
-        """Marks a connection between requests; a drain may end it."""
-        self.room.waiting(channel, idle=waiting)
-
     @property
     def open_connections(self) -> int:
         """Client connections being served now."""

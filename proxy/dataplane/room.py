@@ -60,7 +60,7 @@ class Room:
         self._unnamed.pop(channel, None)
 
     def waiting(self, channel: "Channel", *, idle: bool) -> None:
-        """It waits for its next request, or no longer does."""
+        """It waits for its next request, or no longer does; a drain may end those that wait."""
         if idle:
             self._idle[channel] = None
         else:

@@ -143,8 +143,7 @@ class Runtime:
             if context.trail.emitted:
                 return
             context.trail.emitted = True
-            duration_ms = max(0, round((time.time() - context.started_s) * 1000))
-            record = AuditRecord(record.id, record.kind, record.time_s, {**record.fields, "duration_ms": duration_ms})
+            record.fields["duration_ms"] = max(0, round((time.time() - context.started_s) * 1000))
         self.services.audit.emit(record)
         self.services.counters.add("audit_records_total", (record.kind,))
 

@@ -24,6 +24,7 @@ HANDSHAKE_DEADLINE_S: Final = 8.0
 MAX_IDLE_PER_KEY: Final = 64
 MAX_IDLE: Final = 1024
 _MAX_SESSIONS: Final = 1024
+_MAX_ASKED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,24 @@ class PoolKey:
     upstream_ca: str | None
 
 
+class Place:
+    """Where connections of one key wait for their next request. `kept`: the pool still knows it."""
+
+    __slots__ = ("idle", "kept", "key")
+
+    def __init__(self, key: PoolKey) -> None:
+        self.key = key
+        self.idle: list[Upstream] = []
+        self.kept = True
+
+
 class Upstream:
     """One connection and where it may be used again."""
 
-    __slots__ = ("channel", "idle_until_s", "key", "peer_ip", "reused")
+    __slots__ = ("channel", "idle_until_s", "peer_ip", "place", "reused")
 
-    def __init__(self, key: PoolKey, channel: Channel) -> None:
-        self.key = key
+    def __init__(self, place: Place, channel: Channel) -> None:
+        self.place = place
         self.channel = channel
         self.peer_ip = channel.peer_ip
         self.reused = False
@@ -61,7 +73,10 @@ class UpstreamPool:
     def __init__(self, resolver: Resolves, own: OwnAddresses) -> None:
         self._resolver = resolver
         self._own = own
-        self._idle: OrderedDict[PoolKey, list[Upstream]] = OrderedDict()
+        self._places: dict[PoolKey, Place] = {}
+        # By the very objects of an app's policy and connection, which are kept, so that their ids are not given again:
+        # a key's hash goes through every network that the entry names.
+        self._asked: dict[tuple[str, int, int], tuple[Entry, Authority, Place]] = {}
         self._idle_count = 0
         self._live: set[Channel] = set()
         self._sessions: OrderedDict[PoolKey, tuple[ssl.SSLContext, ssl.SSLSession]] = OrderedDict()
@@ -70,10 +85,10 @@ class UpstreamPool:
 
     async def take(self, app: str, entry: Entry, authority: Authority, *, fresh: bool = False) -> Upstream:
         """A connection for `authority`. Denied: ip_denied, self_connection, upstream_dns/unreachable/timeout/tls."""
-        key = PoolKey(app, authority, entry.addresses, entry.upstream_ca)
-        idle = self._idle.get(key)
-        while idle and not fresh:
-            upstream = idle.pop()
+        asked = self._asked.get((app, id(entry), id(authority)))
+        place = asked[2] if asked is not None else self._asked_place(app, entry, authority)
+        while place.idle and not fresh:
+            upstream = place.idle.pop()
             self._idle_count -= 1
             if upstream.usable:
                 upstream.reused = True
@@ -81,7 +96,20 @@ class UpstreamPool:
                 return upstream
             upstream.channel.abort()
         self.dialled += 1
-        return Upstream(key, await self._dial(key, entry))
+        return Upstream(place, await self._dial(place.key, entry))
+
+    def _asked_place(self, app: str, entry: Entry, authority: Authority) -> Place:
+        place = self._place(PoolKey(app, authority, entry.addresses, entry.upstream_ca))
+        if len(self._asked) >= _MAX_ASKED:
+            self._asked.clear()
+        self._asked[app, id(entry), id(authority)] = entry, authority, place
+        return place
+
+    def _place(self, key: PoolKey) -> Place:
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = Place(key)
+        return place
 
     def give_back(self, upstream: Upstream, *, idle_s: float = IDLE_S) -> None:
         """Keeps a connection whose last answer is complete, or closes it when there are enough."""
@@ -90,7 +118,9 @@ class UpstreamPool:
             return
         if not upstream.reused:
             self._remember(upstream)
-        idle = self._idle.setdefault(upstream.key, [])
+        if not upstream.place.kept:
+            upstream.place = self._place(upstream.place.key)
+        idle = upstream.place.idle
         if len(idle) >= MAX_IDLE_PER_KEY or self._idle_count >= MAX_IDLE:
             upstream.channel.close()
             return
@@ -106,16 +136,20 @@ class UpstreamPool:
                 self._live.discard(channel)
             elif channel.deadline_s is not None and channel.deadline_s <= now_s:
                 channel.expire()
-        for key, idle in list(self._idle.items()):
-            kept = [upstream for upstream in idle if upstream.usable and upstream.idle_until_s > now_s]
-            for upstream in idle:
+        for place in list(self._places.values()):
+            kept = [upstream for upstream in place.idle if upstream.usable and upstream.idle_until_s > now_s]
+            for upstream in place.idle:
                 if upstream not in kept:
                     upstream.channel.close()
-            self._idle_count -= len(idle) - len(kept)
-            if kept:
-                self._idle[key] = kept
-            else:
-                del self._idle[key]
+            self._idle_count -= len(place.idle) - len(kept)
+            place.idle = kept
+            if not kept:
+                self._forget(place)
+
+    def _forget(self, place: Place) -> None:
+        place.kept = False
+        del self._places[place.key]
+        self._asked.clear()
 
     def close(self) -> None:
         """Drops all idle connections."""
@@ -173,7 +207,7 @@ class UpstreamPool:
         tls = upstream.channel.tls
         session = tls.session if tls is not None else None
         if tls is not None and session is not None and session.has_ticket:
-            self._sessions[upstream.key] = tls.context, session
-            self._sessions.move_to_end(upstream.key)
+            self._sessions[upstream.place.key] = tls.context, session
+            self._sessions.move_to_end(upstream.place.key)
             if len(self._sessions) > _MAX_SESSIONS:
                 self._sessions.popitem(last=False)

@@ -21,6 +21,7 @@ from proxy.dataplane.bodies_held import BodiesHeld
 from proxy.dataplane.channel import Channel
 from proxy.dataplane.h2 import serve_h2
 from proxy.dataplane.master import build_master
+from proxy.dataplane.room import Room
 from proxy.dataplane.upstream import UpstreamPool
 from proxy.errors import Denied
 from proxy.keys.authority import CertificateAuthority, new_authority
@@ -277,7 +278,7 @@ async def lab(  # type: ignore[no-untyped-def]
     bodies = BodiesHeld(held_bytes)
     server: Any = SimpleNamespace(
         services=services, runtime=runtime, pool=UpstreamPool(resolver, OwnAddresses()), bodies=bodies,
-        idle=lambda channel, waiting: None,
+        room=Room(),
     )  # fmt: skip
     master = build_master(confdir=Path("/nonexistent"))
     serving: list[asyncio.Task[None]] = []
