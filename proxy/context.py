@@ -7,6 +7,7 @@ from typing import Any
 from proxy import policy
 from proxy.config.snapshot import UNLISTED, AppPolicy, Snapshot
 from proxy.errors import Denied
+from proxy.head_memo import Asked, HeadMemo
 from proxy.model import Authority, Listener, Principal, RequestHead, Reservation
 from proxy.pricing import PriceBook
 from proxy.rulings import RulingMemo, key_of
@@ -20,7 +21,7 @@ class Context:
     `placeholder_key`, `cache_mac_key`: app -> 32 bytes. `credential_digest`: field value -> pin form.
     `reservation` and `forwarded` tell the driver what is open should the line be broken off. `tier`: of the call's
     model, once that is known. `offers`: foreign addons
-    want to see the request; `flow` is then theirs.
+    want to see the request; `flow` is then theirs. `asked`: the head that came; `memo`: what is remembered of it.
     """
 
     id: str
@@ -42,6 +43,12 @@ class Context:
     last_facts: policy.Facts | None = None
     tier: str = UNLISTED
     rulings: RulingMemo = field(default_factory=RulingMemo)
+    asked: RequestHead | None = None
+    memo: HeadMemo | None = None
+
+    def memo_of(self, head: RequestHead) -> HeadMemo | None:
+        """What is remembered of this very head."""
+        return self.memo if head is self.asked else None
 
     @property
     def app(self) -> AppPolicy:
@@ -79,12 +86,37 @@ def _rule(
     model: str | None = None,
     after: policy.Ruling | None = None,
 ) -> policy.Ruling:
+    memo = context.memo_of(head) if head is not None else None
+    near = _near(context, memo) if memo is not None else {}
+    known = near.get((stage, provider, model))
+    if known is None:
+        known = _asked(context, stage, authority, head, provider, model, after)
+    context.last_facts, ruling = known
+    context.trail.ruling(ruling.decision)
+    raise_denial(ruling)
+    near[stage, provider, model] = known
+    return ruling
+
+
+def _near(context: Context, memo: HeadMemo) -> dict[Asked, tuple[policy.Facts, policy.Ruling]]:
+    return memo.rulings(
+        context.snapshot, context.kills, context.started_s, context.principal, context.listener, context.sni
+    )
+
+
+def _asked(
+    context: Context,
+    stage: policy.Stage,
+    authority: Authority,
+    head: RequestHead | None,
+    provider: str | None,
+    model: str | None,
+    after: policy.Ruling | None,
+) -> tuple[policy.Facts, policy.Ruling]:
     key = key_of(stage, context.principal, context.listener, authority, context.sni, head, provider, model)
     known = context.rulings.get(context.snapshot, key, context.kills, context.started_s)
     if known is not None:
-        context.last_facts, ruling = known
-        context.trail.ruling(ruling.decision)
-        return ruling
+        return known
     facts = policy.Facts(
         stage=stage,
         principal=context.principal,
@@ -98,12 +130,9 @@ def _rule(
         kills=context.kills,
         credential_digest=context.credential_digest,
     )
-    context.last_facts = facts
     ruling = policy.rule_on(context.snapshot, facts, after=after)
     context.rulings.put(key, facts, ruling)
-    context.trail.ruling(ruling.decision)
-    raise_denial(ruling)
-    return ruling
+    return facts, ruling
 
 
 def raise_denial(ruling: policy.Ruling) -> None:

@@ -14,6 +14,7 @@ from proxy.context import Context, ruled
 from proxy.delivery import deliver, forward
 from proxy.effects import Aborted, Emit, Forward, Inspect, Offer, ReadBody, Reply, Upgrade
 from proxy.errors import Denied
+from proxy.head_memo import HeadMemo
 from proxy.inference import decoded, forfeit, inference, release
 from proxy.model import Authority, Headers, Inspection, InspectJob, Request, RequestHead
 from proxy.policy import Ruling
@@ -29,7 +30,7 @@ _HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-we
 async def exchange(context: Context, head: RequestHead) -> None:
     """Runs one request to its end. Never raises but for what breaks the driver itself."""
     trail = context.trail
-    trail.request(head)
+    trail.request(head, context.memo_of(head))
     provider: Provider | None = None
     try:
         provider = providers.match(head.authority, head.method, head.path)
@@ -75,7 +76,8 @@ async def _exchange(context: Context, head: RequestHead, provider: Provider | No
     inspection = await Inspect(_job(context, head, entry, provider, body, trailers))
     _judge(context, inspection)
     uncoded_answer = call is not None or bool(inspection.restore)
-    request = _transformed(head, body, trailers, inspection, uncoded_answer=uncoded_answer)
+    memo = context.memo_of(head)
+    request = _transformed(head, body, trailers, inspection, uncoded_answer=uncoded_answer, memo=memo)
     if provider is None or call is None:
         await _plain(context, entry, request, inspection)
     else:
@@ -137,15 +139,24 @@ def _judge(context: Context, inspection: Inspection) -> None:
 
 
 def _transformed(
-    head: RequestHead, body: bytes, trailers: Headers, inspection: Inspection, *, uncoded_answer: bool = False
+    head: RequestHead,
+    body: bytes,
+    trailers: Headers,
+    inspection: Inspection,
+    *,
+    uncoded_answer: bool = False,
+    memo: HeadMemo | None = None,
 ) -> Request:
     """The request with the inspector's changes; a changed body is uncoded and loses its old digests."""
     changed = inspection.body is not None
     headers = head.headers if inspection.headers is None else inspection.headers
     target = head.target if inspection.target is None else inspection.target
-    outbound = fields.outbound(
-        headers, host=_host_field(head.authority), body_changed=changed, uncoded_answer=uncoded_answer
-    )
+    known = memo.outbound if memo is not None and inspection.headers is None else {}
+    outbound = known.get((changed, uncoded_answer))
+    if outbound is None:
+        outbound = known[changed, uncoded_answer] = fields.outbound(
+            headers, host=_host_field(head.authority), body_changed=changed, uncoded_answer=uncoded_answer
+        )
     return Request(
         RequestHead(head.method, target, head.authority, outbound, head.protocol, head.http_version),
         body if inspection.body is None else inspection.body,

@@ -13,6 +13,7 @@ from proxy.model import AuditRecord, CachedAnswer, Cost, Decision, Inspection, P
 
 if TYPE_CHECKING:
     from proxy.context import Context
+    from proxy.head_memo import HeadMemo
     from proxy.model import Authority, Listener
 
 
@@ -38,12 +39,18 @@ class Trail:
 
     def target(self, authority: "Authority") -> None:
         """The one authority of the exchange."""
-        self.fields |= {"scheme": authority.scheme, "host": safe_host(authority.host), "port": authority.port}
+        self.fields |= _where(authority)
 
-    def request(self, head: RequestHead) -> None:
+    def request(self, head: RequestHead, memo: "HeadMemo | None" = None) -> None:
         """Request line, in safe form; method and protocol."""
-        self.target(head.authority)
-        self.fields |= {"method": head.method, "path": safe_path(head.path), "protocol": head.protocol}
+        if memo is None or memo.request is None:
+            line = {"method": head.method, "path": safe_path(head.path), "protocol": head.protocol}
+            facts = _where(head.authority) | line
+            if memo is not None:
+                memo.request = facts
+        else:
+            facts = memo.request
+        self.fields |= facts
 
     def sizes(self, *, request_bytes: int) -> None:
         """Size of the request body as received, without transfer coding."""
@@ -168,6 +175,10 @@ class Trail:
     def _all(self, context: "Context") -> dict[str, Any]:
         head = {"revision": context.snapshot.revision, "policy_seq": context.snapshot.seq}
         return head | self.fields
+
+
+def _where(authority: "Authority") -> dict[str, Any]:
+    return {"scheme": authority.scheme, "host": safe_host(authority.host), "port": authority.port}
 
 
 def _counts(inspection: Inspection) -> dict[str, int]:

@@ -27,7 +27,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t \x21-\x7e
 _NAME: Final = re.compile(_TCHAR + rb"+")
 # What may stand in a field line (RFC 9110 section 5.5): visible bytes, blank and tab; never NUL, bare CR or bare LF.
 _IN_A_LINE: Final = bytes([*b"\t ", *range(0x21, 0x7F), *range(0x80, 0x100)])
-_LENGTH: Final = re.compile(rb"0|[1-9]\d{0,15}")
+LENGTH: Final = re.compile(rb"0|[1-9]\d{0,15}")
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Names that another parser could take for a framing or authority field once it has squeezed out odd characters.
@@ -186,7 +186,7 @@ def _framing(headers: Headers) -> Framing | None:
         return Framing(None, chunked=True)
     if not lengths:
         return None
-    if len(lengths) != 1 or _LENGTH.fullmatch(lengths[0]) is None:
+    if len(lengths) != 1 or LENGTH.fullmatch(lengths[0]) is None:
         raise Denied("malformed", "Content-Length must stand once, in plain digits")
     return Framing(int(lengths[0]))
 
@@ -312,7 +312,17 @@ def _trailers(block: bytes) -> Headers:
 
 def encode_request(method: str, target: str, headers: Headers, body: bytes, trailers: Headers = ()) -> bytes:
     """A whole request for an HTTP/1.1 upstream, framed by length (or chunked when there are trailers)."""
-    lines = [f"{method} {target} HTTP/1.1\r\n".encode("ascii"), *(b"%b: %b\r\n" % field for field in headers)]
+    return encode_from(encode_start(method, target, headers), method, body, trailers)
+
+
+def encode_start(method: str, target: str, headers: Headers) -> bytes:
+    """Request line and fields, without those of framing."""
+    return b"".join([f"{method} {target} HTTP/1.1\r\n".encode("ascii"), *[b"%b: %b\r\n" % field for field in headers]])
+
+
+def encode_from(start: bytes, method: str, body: bytes, trailers: Headers = ()) -> bytes:
+    """A whole request, its start given."""
+    lines = [start]
     if trailers:
         lines.append(b"Transfer-Encoding: chunked\r\n\r\n")
         if body:

@@ -24,6 +24,7 @@ from proxy.dataplane.original import original_destination
 from proxy.dataplane.websocket_handshake import check_handshake, wants_upgrade
 from proxy.effects import Aborted
 from proxy.errors import Denied
+from proxy.head_memo import HeadMemo
 from proxy.model import Authority, Listener, Principal, RequestHead
 from proxy.net.names import canonical_host, is_ip_literal
 from proxy.tunnel import tunnel
@@ -262,8 +263,12 @@ class Lane(Connection):
             check_handshake(head)
             head = replace(head, protocol="websocket")
         if last is not None:
-            last.request = (authority, framing, head)
+            last.settle(authority, framing, head)
         return framing, head
+
+    def _memo(self, raw: h1.RawHead) -> HeadMemo | None:
+        last = self._last_head
+        return last.memo if last is not None and last.raw is raw else None
 
     async def _exchange(self, raw: h1.RawHead, authority: Authority, target: str, principal: Principal) -> bool:
         """One request to its end; True when the connection may carry another."""
@@ -271,6 +276,7 @@ class Lane(Connection):
         try:
             framing, head = self._read_head(raw, authority, target)
             context = self._server.runtime.context(principal, self._listener, self._sni)
+            context.asked, context.memo = head, self._memo(raw)
             self._server.services.limiter.admit_request(context.app, context.started_s)
         except Denied as denied:
             await self._refuse(denied, context=context, authority=authority, raw=raw)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.dataplane import departure, h1
 from proxy.dataplane.body_parts import AnswerBody, Progress
 from proxy.dataplane.channel import Channel
+from proxy.dataplane.heads import start_of
 from proxy.dataplane.pump import copy_both_ways, run_websocket
 from proxy.dataplane.runtime import refuse_stopped
 from proxy.dataplane.upstream import Upstream
@@ -133,7 +134,7 @@ class LaneCarrier:
         """Sends the request, and once more when an idle connection proved dead and the method allows it."""
         request = effect.request
         asked = with_own_key(request.head) if request.head.protocol == "websocket" else request.head
-        raw = h1.encode_request(asked.method, asked.target, asked.headers, request.body, request.trailers)
+        raw = h1.encode_from(start_of(asked, self._context.memo), asked.method, request.body, request.trailers)
         head = await self._send(effect, raw, fresh=False)
         if head is None:
             head = await self._send(effect, raw, fresh=True)

@@ -79,7 +79,7 @@ class Connection:
         before = self._last_head
         if before is not None and before.data == data:
             return before.raw
-        head = self._server.heads.read(data)
+        head = (before.again(data) if before is not None else None) or self._server.heads.read(data)
         self._last_head = head if head.small else None
         return head.raw
 
