@@ -72,7 +72,9 @@ class AnswerTap:
         capture_limit_bytes: int,
     ) -> "AnswerTap":
         """The tap for one answer. An answer in a coding that cannot be undone passes as it is, metered by estimate."""
-        codings = answer_codings([value for name, value in head.headers if name.lower() == b"content-encoding"])
+        if call is None and not restore:
+            return cls(head, None, None, (), capture_limit_bytes)
+        codings = answer_codings(head.all(b"content-encoding"))
         media_type = (head.first(b"content-type") or b"").partition(b";")[0].strip().lower()
         placeholders = Placeholders(restore)
         pipe: _Pipe | None = None
@@ -120,7 +122,9 @@ class AnswerTap:
             return head.headers
         uncoded = self._replaced or self._decoder is not None
         dropped = _FRAMING | _OF_THE_BYTES | ({b"content-encoding"} if uncoded else set())
-        return tuple((name, value) for name, value in head.headers if name.lower() not in dropped)
+        if dropped.isdisjoint(head.names):
+            return head.headers
+        return tuple([field for field, name in zip(head.headers, head.names, strict=True) if name not in dropped])
 
     def replaced(self) -> None:
         """What will be fed is another body than the upstream's: without coding, its length and digests unknown."""

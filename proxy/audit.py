@@ -167,6 +167,10 @@ def _remembered[T](function: Callable[[str], T]) -> Callable[[str], T]:
 def safe_host(host: str, known: str = "") -> str:
     """A canonical host for the record. Labels of the `known` suffix (from policy) stay; others that are long, full of
     digits or unpronounceable become `*`: a name can carry data out, and the record must not carry it on."""
+    return _safe_host(host, known) if len(host) <= _MAX_REMEMBERED_CHARS else _shown_host(host, known)
+
+
+def _shown_host(host: str, known: str) -> str:
     if _is_ip(host):
         return host
     kept = "." + known if known and ("." + host).endswith("." + known) else ""
@@ -175,6 +179,9 @@ def safe_host(host: str, known: str = "") -> str:
         return "*"
     shown = ".".join(label if _plain_label(label) else "*" for label in labels.split(".")) if labels else ""
     return shown + (kept if labels else known)
+
+
+_safe_host = lru_cache(maxsize=2048)(_shown_host)
 
 
 @_remembered

@@ -7,7 +7,7 @@ from typing import Any
 from proxy import policy
 from proxy.config.snapshot import UNLISTED, AppPolicy, Snapshot
 from proxy.errors import Denied
-from proxy.head_memo import Asked, HeadMemo
+from proxy.head_memo import HeadMemo
 from proxy.model import Authority, Listener, Principal, RequestHead, Reservation
 from proxy.pricing import PriceBook
 from proxy.rulings import RulingMemo, key_of
@@ -69,7 +69,21 @@ def ruled(
 
     `after`: the ruling of the stage before, on this very request.
     """
-    return _rule(context, stage, head.authority, head, provider, model, after)
+    memo = context.memo if head is context.asked else None
+    if memo is None:
+        return _rule(context, stage, head.authority, head, provider, model, after)
+    near = memo.rulings(
+        context.snapshot, context.kills, context.started_s, context.principal, context.listener, context.sni
+    )
+    known = near.get((stage, provider, model))
+    if known is not None:
+        context.last_facts, ruling = known
+        context.trail.ruling(ruling.decision)
+        return ruling
+    ruling = _rule(context, stage, head.authority, head, provider, model, after)
+    if context.last_facts is not None and ruling.decision.action == "allow":
+        near[stage, provider, model] = context.last_facts, ruling
+    return ruling
 
 
 def rule_connection(context: Context, stage: policy.Stage, authority: Authority) -> policy.Ruling:
@@ -86,22 +100,10 @@ def _rule(
     model: str | None = None,
     after: policy.Ruling | None = None,
 ) -> policy.Ruling:
-    memo = context.memo_of(head) if head is not None else None
-    near = _near(context, memo) if memo is not None else {}
-    known = near.get((stage, provider, model))
-    if known is None:
-        known = _asked(context, stage, authority, head, provider, model, after)
-    context.last_facts, ruling = known
+    context.last_facts, ruling = _asked(context, stage, authority, head, provider, model, after)
     context.trail.ruling(ruling.decision)
     raise_denial(ruling)
-    near[stage, provider, model] = known
     return ruling
-
-
-def _near(context: Context, memo: HeadMemo) -> dict[Asked, tuple[policy.Facts, policy.Ruling]]:
-    return memo.rulings(
-        context.snapshot, context.kills, context.started_s, context.principal, context.listener, context.sni
-    )
 
 
 def _asked(

@@ -22,6 +22,8 @@ _KNOWN = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
 
 def answer_codings(values: Sequence[bytes]) -> tuple[str, ...] | None:
     """Codings of all Content-Encoding fields in the order applied, without identity; None when one is unknown."""
+    if not values:
+        return ()
     names = [name.strip().lower() for value in values for name in value.decode("latin-1").split(",")]
     codings = tuple(name for name in names if name not in {"", "identity"})
     return codings if _KNOWN.issuperset(codings) else None

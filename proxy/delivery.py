@@ -22,10 +22,12 @@ async def forward(context: Context, entry: Entry, request: Request) -> ResponseH
     head = await Forward(entry, context.principal.app, request)
     if head.status == 101:
         raise Denied("upstream_malformed", "The upstream switched protocols without being asked")
-    return _with(head, fields.inbound(head.headers))
+    return _with(head, fields.inbound(head))
 
 
 def _with(head: ResponseHead, headers: Headers) -> ResponseHead:
+    if headers is head.headers:
+        return head
     return ResponseHead(head.status, head.reason, headers, head.http_version)
 
 
@@ -40,7 +42,8 @@ async def deliver(
     """The answer to the client: streamed through the tap, or read whole first where policy inspects answers."""
     if not entry.dlp.response_rules:
         context.trail.answered(head.status, None)
-        await Relay(_with(head, (*tap.headers(head), *extra)), tap)
+        headers = tap.headers(head)
+        await Relay(_with(head, (*headers, *extra) if extra else headers), tap)
         return
     raw = await Collect(entry.limits.max_body_bytes)
     try:
@@ -77,7 +80,7 @@ async def _inspected(
 
 def _uncoded(head: ResponseHead, raw: bytes) -> bytes:
     try:
-        return decode(raw, content_codings(value for name, value in head.headers if name.lower() == _CODING)).data
+        return decode(raw, content_codings(head.all(_CODING))).data
     except Denied as refusal:
         raise Denied("response_blocked", f"The answer cannot be read: {refusal.detail}") from None
 

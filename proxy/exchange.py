@@ -193,7 +193,7 @@ async def _websocket(context: Context, head: RequestHead, entry: Entry) -> None:
     context.forwarded = True
     answer = await Forward(entry, context.principal.app, request)
     if answer.status != 101:
-        refused = replace(answer, headers=fields.inbound(answer.headers))
+        refused = replace(answer, headers=fields.inbound(answer))
         tap = AnswerTap.create(None, None, refused, {}, capture_limit_bytes=0)
         await deliver(context, entry, request, refused, tap)
         return

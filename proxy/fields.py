@@ -3,7 +3,7 @@
 from typing import Final
 
 from proxy.errors import Denied
-from proxy.model import Headers
+from proxy.model import Headers, ResponseHead
 
 # RFC 9110 section 7.6.1 names these as connection-specific; Proxy-* carry our own credentials (section 11.7).
 _HOP_BY_HOP: Final = frozenset(
@@ -87,18 +87,22 @@ def outbound(headers: Headers, *, host: bytes, body_changed: bool, uncoded_answe
     return tuple(kept)
 
 
-def inbound(headers: Headers) -> Headers:
+def inbound(head: ResponseHead) -> Headers:
     """End-to-end response fields. Framing (Content-Length) stays; Alt-Svc would lead clients round the proxy."""
     drop = _RESPONSE_DROPS
-    also = nominated(headers)
-    if not also <= drop:
-        drop |= also - {b"content-length"}
-    return tuple([field for field in headers if field[0].lower() not in drop])
+    if b"connection" in head.names:
+        also = nominated(head.headers)
+        if not also <= drop:
+            drop |= also - {b"content-length"}
+    elif drop.isdisjoint(head.names):
+        return head.headers
+    return tuple([field for field, name in zip(head.headers, head.names, strict=True) if name not in drop])
 
 
 def without(headers: Headers, *names: bytes) -> Headers:
     """`headers` without the fields called `names` (lower case)."""
-    return tuple((key, value) for key, value in headers if key.lower() not in names)
+    kept = tuple([field for field in headers if field[0].lower() not in names])
+    return kept if len(kept) < len(headers) else headers
 
 
 def check_trailers(trailers: Headers) -> None:

@@ -82,19 +82,27 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """Status line and fields of an answer, framing fields included as the upstream sent them."""
+    """Status line and fields of an answer, framing fields included as the upstream sent them. `names`: those of the
+    fields, in lower case."""
 
     status: int
     reason: str
     headers: Headers
     http_version: str = "1.1"
+    names: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple([name.lower() for name, _ in self.headers]))
 
     def first(self, name: bytes) -> bytes | None:
         """Value of the first field called `name` (lower case), or None."""
-        for key, value in self.headers:
-            if key.lower() == name:
-                return value
-        return None
+        return self.headers[self.names.index(name)][1] if name in self.names else None
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Values of all fields called `name` (lower case)."""
+        if name not in self.names:
+            return []
+        return [field[1] for field, key in zip(self.headers, self.names, strict=True) if key == name]
 
 
 @dataclass(frozen=True, slots=True)

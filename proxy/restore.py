@@ -51,6 +51,12 @@ class Placeholders:
     __slots__ = ("_longest", "_names", "_originals", "words")
 
     def __init__(self, restore: Mapping[str, str]) -> None:
+        if not restore:
+            self._originals: dict[bytes, list[str]] = {}
+            self._names: tuple[bytes, ...] = ()
+            self._longest = _ESCAPES_BYTES
+            self.words: Words | None = None
+            return
         self._originals = {_bare(text): [original] for text, original in restore.items()}
         self._names = tuple(_bare(text) for text in restore if text.startswith("<"))
         self._longest = max(map(len, self._names), default=0) + _ESCAPES_BYTES

@@ -59,9 +59,10 @@ class Trail:
     def ruling(self, decision: Decision) -> None:
         """The rule that decided; a report-mode denial is kept as `would_deny`."""
         self.fields["rule_id"] = decision.rule_id
-        self.fields.pop("rule_at", None)
         if decision.where:
             self.fields["rule_at"] = decision.where
+        else:
+            self.fields.pop("rule_at", None)
         if decision.would_deny:
             self.fields["would_deny"] = decision.code
 

@@ -33,13 +33,15 @@ class Progress:
 
 
 class AnswerBody:
-    """An answer's body, in the pieces that it comes in."""
+    """An answer's body, in the pieces that it comes in. `ended`: no piece will come."""
+
+    __slots__ = ("_channel", "_chunks", "_left", "_yields", "ended")
 
     def __init__(self, channel: Channel, framing: h1.Framing) -> None:
         self._channel = channel
         self._left = framing.length
         self._chunks = h1.ChunkedReader() if framing.chunked else None
-        self._ended = False
+        self.ended = framing.length == 0
         self._yields = False
 
     async def next(self) -> bytes:
@@ -49,13 +51,12 @@ class AnswerBody:
         return await (self._next_to_end() if self._left is None else self._next_sized(self._left))
 
     async def _next_sized(self, left: int) -> bytes:
-        if not left:
-            return b""
         channel = self._channel
         if not channel.buffer and not await channel.more():
             raise Aborted("upstream", "closed before the answer's end", sent=True)
         data = channel.take(min(left, _READ_BYTES))
         self._left = left - len(data)
+        self.ended = not self._left
         return data
 
     async def _next_chunk(self, reader: h1.ChunkedReader) -> bytes:
@@ -63,16 +64,16 @@ class AnswerBody:
         if self._yields:
             self._yields = False
             await asyncio.sleep(0)
-        while not self._ended:
+        while not self.ended:
             try:
                 data = reader.feed(channel.buffer)
             except Denied as denied:
                 raise Aborted("upstream", denied.detail, sent=True) from None
-            self._ended = reader.done
+            self.ended = reader.done
             if data:
                 self._yields = reader.busy
                 return data
-            if self._ended:
+            if self.ended:
                 break
             if reader.busy:
                 await asyncio.sleep(0)
@@ -86,6 +87,7 @@ class AnswerBody:
             self._yields = False
             await asyncio.sleep(0)
         if not channel.buffer and not await channel.more():
+            self.ended = True
             return b""
         self._yields = True
         return channel.take(_READ_BYTES)

@@ -5,6 +5,7 @@ bare LF, obs-fold, white space before a colon, control bytes, a second length, a
 """
 
 import re
+from dataclasses import field
 from functools import lru_cache
 from typing import Final
 
@@ -32,6 +33,8 @@ _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Names that another parser could take for a framing or authority field once it has squeezed out odd characters.
 _FRAMING: Final = {b"transferencoding": b"transfer-encoding", b"contentlength": b"content-length", b"host": b"host"}
+_CODING: Final = b"transfer-encoding"
+_LENGTH: Final = b"content-length"
 _NOT_ALNUM: Final = re.compile(rb"[^0-9a-z]")
 _NO_TOKENS: Final[frozenset[bytes]] = frozenset()
 _NOT_A_FIELD: Final = "A header line is not `name: value` in plain characters"
@@ -39,12 +42,19 @@ _NOT_A_FIELD: Final = "A header line is not `name: value` in plain characters"
 
 @dataclass(frozen=True, slots=True)
 class RawHead:
-    """A request head as sent: `target` in any of the four forms of RFC 9112 section 3.2."""
+    """A request head as sent: `target` in any of the four forms of RFC 9112 section 3.2. `keep_alive`: the client lets
+    the connection live after this exchange (section 9.3)."""
 
     method: str
     target: str
     version: str
     headers: Headers
+    keep_alive: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        tokens = _tokens(self.headers, b"connection") | _tokens(self.headers, b"proxy-connection")
+        lives = b"close" not in tokens if self.version == "1.1" else b"keep-alive" in tokens
+        object.__setattr__(self, "keep_alive", lives)
 
     def first(self, name: bytes) -> bytes | None:
         """Value of the first field called `name` (lower case), or None."""
@@ -59,12 +69,6 @@ class RawHead:
         if len(values) > 1:
             raise Denied("malformed", f"The field {name.decode()} stands twice")
         return values[0] if values else None
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the client lets the connection live after this exchange (RFC 9112 section 9.3)."""
-        tokens = _tokens(self.headers, b"connection") | _tokens(self.headers, b"proxy-connection")
-        return b"close" not in tokens if self.version == "1.1" else b"keep-alive" in tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,10 @@ def _complaint(name: bytes) -> str:
 
 def request_framing(head: RawHead) -> Framing:
     """Body framing of a request (RFC 9112 section 6.3). Denied malformed on anything ambiguous."""
-    framing = _framing(head.headers)
+    framing = _framing(
+        [value for name, value in head.headers if name.lower() == _CODING],
+        [value for name, value in head.headers if name.lower() == _LENGTH],
+    )
     if framing is None:
         return Framing(0)
     if framing.chunked and head.version != "1.1":
@@ -169,15 +176,13 @@ def response_framing(head: ResponseHead, method: str) -> Framing:
     if method == "HEAD" or head.status in {204, 304} or 100 <= head.status < 200:
         return Framing(0)
     try:
-        framing = _framing(head.headers)
+        framing = _framing(head.all(_CODING), head.all(_LENGTH))
     except Denied as denied:
         raise Denied("upstream_malformed", denied.detail) from None
     return framing or Framing(None)
 
 
-def _framing(headers: Headers) -> Framing | None:
-    codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
-    lengths = [value for name, value in headers if name.lower() == b"content-length"]
+def _framing(codings: list[bytes], lengths: list[bytes]) -> Framing | None:
     if codings:
         if lengths:
             raise Denied("malformed", "Content-Length and Transfer-Encoding together")
@@ -207,7 +212,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
 
 def response_keep_alive(head: ResponseHead) -> bool:
     """Whether the upstream lets the connection live (RFC 9112 section 9.3)."""
-    tokens = _tokens(head.headers, b"connection")
+    tokens = _tokens(head.headers, b"connection") if b"connection" in head.names else _NO_TOKENS
     return b"close" not in tokens if head.http_version == "1.1" else b"keep-alive" in tokens
 
 

@@ -189,7 +189,7 @@ class LaneCarrier:
 
     async def _read_answer_head(self, channel: Channel) -> ResponseHead:
         for _ in range(MAX_INTERIM):
-            while (end := _answer_head_end(channel.buffer)) < 0:
+            while (end := _answer_head_end(channel.buffer) if channel.buffer else -1) < 0:
                 if not await channel.more():
                     if channel.buffer:
                         raise Denied("upstream_malformed", "The answer ends within its head")
@@ -237,8 +237,10 @@ class LaneCarrier:
                 pending = b""
         rest = tap.finish()
         self._begun = True
-        end = h1.encode_last_chunk() if chunked else b""
-        client.write(pending + (h1.encode_chunk(rest) if chunked else rest) + end)
+        if chunked:
+            rest = h1.encode_chunk(rest) + h1.encode_last_chunk()
+        if pending or rest:
+            client.write(pending + rest)
         if client.blocked:
             await client.drain()
         self._told = True
@@ -285,21 +287,23 @@ class LaneCarrier:
 
     async def _next_part(self) -> bytes:
         """The body in the pieces it comes in; the connection goes back to the pool at its proper end."""
-        upstream, answer = self._upstream, self._answer
+        upstream, answer, body = self._upstream, self._answer, self._body
+        if body is not None and body.ended:
+            return b""
         if upstream is None or answer is None:
             raise Denied("internal")
-        if self._body is None:
-            self._body = AnswerBody(upstream.channel, self._answer_framing)
+        if body is None:
+            body = self._body = AnswerBody(upstream.channel, self._answer_framing)
         else:
             # From here on, not from its arrival: the client may have taken its time.
             upstream.channel.deadline_s = upstream.channel.loop.time() + STALL_S
         try:
-            data = await self._body.next()
+            data = b"" if body.ended else await body.next()
         except TimeoutError:
             raise Aborted("upstream", "the answer stalled", sent=True) from None
         if data:
             refuse_stopped(self._server.services, self._context.principal)
-        else:
+        if body.ended:
             self._finish_upstream()
         return data
 

@@ -49,7 +49,11 @@ class JobDigests:
     def of(self, job: InspectJob, now_s: float) -> bytes:
         """`now_s` matters only where an exception of the policy has expired."""
         exceptions = job.dlp.exceptions
-        expired = sum(item.expires_at_s is not None and item.expires_at_s <= now_s for item in exceptions)
+        expired = (
+            sum(item.expires_at_s is not None and item.expires_at_s <= now_s for item in exceptions)
+            if exceptions
+            else 0
+        )
         # The repr of strings, bytes and tuples of them tells any two apart, and is made in one call.
         facts = repr((
             job.app, self._policies.of(job.dlp), expired, job.direction, job.provider, job.tier, job.method, job.target,
