@@ -293,6 +293,9 @@ def _starred(host: str) -> str:
     return ".".join("*" if label == "*" else safe_host(label) for label in host.split(".")[:128])[:253]
 
 
+_PLAIN_BELOW: Final = 1 << 62
+
+
 def clean_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Known fields, cleaned; None is left out. Names that no one documented are listed in `unknown_fields`."""
     shown: dict[str, Any] = {}
@@ -304,6 +307,8 @@ def clean_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         elif value.__class__ is str:
             repeats = kind != "digest" and len(value) <= _MAX_REMEMBERED_CHARS
             shown[name] = _clean_text(kind, value) if repeats else _clean(kind, value)
+        elif value.__class__ is int and kind == "integer" and 0 <= value < _PLAIN_BELOW:
+            shown[name] = value
         elif value is not None:
             shown[name] = _clean(kind, value)
     if unknown:
@@ -355,7 +360,7 @@ _SPARE: Final = (
 
 def body_json(record: AuditRecord, *, writer: str, seq: int, prev: str) -> bytes:
     """The record as JSON without its closing brace and `mac`; at most MAX_LINE_BYTES with these."""
-    envelope = {
+    line: dict[str, Any] = {
         "v": 1,
         "writer": writer,
         "seq": seq,
@@ -364,15 +369,15 @@ def body_json(record: AuditRecord, *, writer: str, seq: int, prev: str) -> bytes
         "kind": record.kind,
         "time": instant(record.time_s),
     }
-    fields = clean_fields(record.fields)
-    data = _dump(envelope | fields)
+    line |= clean_fields(record.fields)
+    data = _dump(line)
     for name in _SPARE:
         if len(data) <= MAX_LINE_BYTES - 80:
             break
-        if name in fields:
-            del fields[name]
-            fields["shortened"] = [*fields.get("shortened", []), name]
-            data = _dump(envelope | fields)
+        if name in line:
+            del line[name]
+            line["shortened"] = [*line.get("shortened", []), name]
+            data = _dump(line)
     return data[:-1]
 
 

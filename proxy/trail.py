@@ -174,8 +174,7 @@ class Trail:
         return AuditRecord(context.id, "terminal", context.started_s, self._all(context))
 
     def _all(self, context: "Context") -> dict[str, Any]:
-        head = {"revision": context.snapshot.revision, "policy_seq": context.snapshot.seq}
-        return head | self.fields
+        return {"revision": context.snapshot.revision, "policy_seq": context.snapshot.seq, **self.fields}
 
 
 def _where(authority: "Authority") -> dict[str, Any]:

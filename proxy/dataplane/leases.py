@@ -5,6 +5,7 @@ Leases follow what is left: each is asked about anew every REFRESH_S, and what i
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
@@ -134,7 +135,7 @@ class Leases:
     """For the event loop's thread. Whoever takes from a lease while the store is asked finds it locked or unchanged."""
 
     def __init__(self, store: BudgetStore, holder: str, apps: Apps) -> None:
-        self.of: dict[Key, Lease] = {}
+        self.of: defaultdict[Key, Lease] = defaultdict(Lease)
         self._store = store
         self._holder = holder
         self._apps = apps

@@ -9,6 +9,7 @@ plain spend under the holder `HOLDER/over`, which never has a lease: it must not
 import asyncio
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any, Final
 
@@ -66,7 +67,7 @@ class Ledger:
         self._leases = Leases(store, holder, apps)
         self._pace_file = PaceFile(paths.pace_dir, holder)
         self._open: dict[str, Opened] = {}
-        self._tallies: dict[Key, Tally] = {}
+        self._tallies: defaultdict[Key, Tally] = defaultdict(Tally)
         self._batches: dict[Key, dict[str, Any]] = {}
         self._models = Models()
         self._entries = 0
@@ -92,7 +93,7 @@ class Ledger:
         key = (app.app, at.day, at.month)
         if not is_limited(budget):
             return self._grant(app, key, usd_nanos, exchange_id, held=False)
-        lease = self._leases.of.setdefault(key, Lease())
+        lease = self._leases.of[key]
         lease.touched_s = now_s
         if lease.available >= usd_nanos and lease.budget is budget:
             return self._take(app, key, lease, usd_nanos, exchange_id)
@@ -109,7 +110,7 @@ class Ledger:
             return
         spent, over = self._release(opened, max(usd_nanos, 0))
         row = None if metered or not usd_nanos else opened.row(usd_nanos, estimated=estimated)
-        tally = self._tallies.setdefault(opened.key, Tally())
+        tally = self._tallies[opened.key]
         tally.spent += spent
         tally.over += over
         tally.add(row)
@@ -128,7 +129,7 @@ class Ledger:
         key = (app.app, at.day, at.month)
         model = self._models.label(app.app, at.day, usage.response_model or usage.request_model)
         row = usage_row(app, at.day, model, usage, cost, saved=saved)
-        self._tallies.setdefault(key, Tally()).add(row)
+        self._tallies[key].add(row)
         self._write("note", {"id": exchange_id, "app": key[0], "day": key[1], "month": key[2], "row": row})
 
     @property
@@ -163,7 +164,7 @@ class Ledger:
         """(spent from the lease, beyond it). What was reserved and not spent is available again."""
         if not opened.held:
             return 0, usd_nanos
-        lease = self._leases.of.setdefault(opened.key, Lease())
+        lease = self._leases.of[opened.key]
         spent = lease.release(opened.usd_nanos, usd_nanos, opened.generation)
         self.overspent_usd_nanos += usd_nanos - spent
         if lease.tight or lease.returning:
@@ -181,7 +182,7 @@ class Ledger:
     ) -> Reservation:
         key = (app.app, at.day, at.month)
         await self._give_way(budget, key, usd_nanos, now_s)
-        lease = self._leases.of.setdefault(key, Lease())
+        lease = self._leases.of[key]
         async with lease.lock:
             lease.adopt(budget)
             if lease.returning:
@@ -202,7 +203,7 @@ class Ledger:
     async def _give_way(self, budget: BudgetPolicy, key: Key, usd_nanos: int, now_s: float) -> None:
         """What is on its way back counts as leased until the store has it: the request would be refused for it. Not
         under the lease's lock, which a flush may wait for; and the flush may forget the lease."""
-        lease = self._leases.of.setdefault(key, Lease())
+        lease = self._leases.of[key]
         async with lease.lock:
             lease.adopt(budget)
         answered = lease.available >= usd_nanos or remembered(budget, lease, usd_nanos, now_s)
@@ -371,9 +372,12 @@ class Ledger:
         is about to follow."""
         if kind != "note" or len(self._backlog) < BACKLOG_LINES:
             self._backlog.append((kind, facts))
-        if not more:
-            with contextlib.suppress(OSError):
-                self._drain_backlog()
+        if more:
+            return
+        try:
+            self._drain_backlog()
+        except OSError:
+            return  # it waits in the backlog
 
     def _drain_backlog(self) -> None:
         if self._backlog:
