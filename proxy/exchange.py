@@ -124,6 +124,7 @@ def _job(
         skip_headers=_unread(own),
         trailers=trailers,
         tier=context.tier,
+        memo=context.memo_of(head),
     )
 
 
@@ -151,17 +152,15 @@ def _transformed(
     changed = inspection.body is not None
     headers = head.headers if inspection.headers is None else inspection.headers
     target = head.target if inspection.target is None else inspection.target
-    known = memo.outbound if memo is not None and inspection.headers is None else {}
-    outbound = known.get((changed, uncoded_answer))
-    if outbound is None:
-        outbound = known[changed, uncoded_answer] = fields.outbound(
+    known = memo.outbound if memo is not None and inspection.headers is None and inspection.target is None else {}
+    sent = known.get((changed, uncoded_answer))
+    if sent is None:
+        outbound = fields.outbound(
             headers, host=_host_field(head.authority), body_changed=changed, uncoded_answer=uncoded_answer
         )
-    return Request(
-        RequestHead(head.method, target, head.authority, outbound, head.protocol, head.http_version),
-        body if inspection.body is None else inspection.body,
-        trailers,
-    )
+        sent = RequestHead(head.method, target, head.authority, outbound, head.protocol, head.http_version)
+        known[changed, uncoded_answer] = sent
+    return Request(sent, body if inspection.body is None else inspection.body, trailers)
 
 
 @lru_cache(maxsize=1024)

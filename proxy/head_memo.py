@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from proxy.config.snapshot import Snapshot
-from proxy.model import Headers, Listener, Principal
+from proxy.model import Headers, Listener, Principal, RequestHead
 from proxy.policy import Facts, Ruling, Stage
 
 MAX_RULINGS: Final = 16
@@ -18,15 +18,17 @@ type Asked = tuple[Stage, str | None, str | None]
 
 
 class HeadMemo:
-    """One per form of head. `request`: what the trail says of the head. `outbound`: the fields that
-    travel, by (body changed, answer uncoded). `start`: such fields, the target, and both as they go out."""
+    """One per form of head. `request`: what the trail says of it. `outbound`: the head that goes on, by (body changed,
+    answer uncoded). `start`: its fields and target, and both as they go out. `digest`: all of an inspection's job but
+    the body, and its digest so far (proxy.inspector.memo)."""
 
-    __slots__ = ("_moment", "_rulings", "outbound", "request", "start")
+    __slots__ = ("_moment", "_rulings", "digest", "outbound", "request", "start")
 
     def __init__(self) -> None:
         self.request: dict[str, Any] | None = None
-        self.outbound: dict[tuple[bool, bool], Headers] = {}
+        self.outbound: dict[tuple[bool, bool], RequestHead] = {}
         self.start: tuple[Headers, str, bytes] | None = None
+        self.digest: tuple[object, tuple[object, ...], Any] | None = None
         self._moment: tuple[Snapshot, Mapping[str, Any], int, Principal, Listener, str | None] | None = None
         self._rulings: dict[Asked, tuple[Facts, Ruling]] = {}
 

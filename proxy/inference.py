@@ -97,7 +97,7 @@ def _unanswered(provider: Provider, call: Call) -> Usage:
 
 def decoded(head: RequestHead, body: bytes, max_bytes: int) -> tuple[RequestHead, bytes]:
     """Head and body without content coding, so that model and caps can be read and written. Denied: encoding."""
-    values = [value for name, value in head.headers if name.lower() == b"content-encoding"]
+    values = head.all(b"content-encoding")
     if not values:
         return head, body
     limits = replace(DEFAULT_LIMITS, max_decoded_bytes=max_bytes)
@@ -136,9 +136,9 @@ def _cache_key(context: Context, entry: Entry, request: Request, provider: Provi
     """The key, or None where this call is not to be cached."""
     if entry.cache is None or (entry.cache.only_deterministic and not call.deterministic):
         return None
-    lowered = [(name.lower(), value) for name, value in request.head.headers]
+    named = zip(request.head.names, request.head.headers, strict=True)
     telling = b"\0".join(
-        [name + b"\0" + value for name, value in lowered if name not in _SAYS_NOTHING and not name.startswith(_TRACES)]
+        [name + b"\0" + field[1] for name, field in named if name not in _SAYS_NOTHING and not name.startswith(_TRACES)]
     )
     return cache_key(
         context.cache_mac_key(context.principal.app),

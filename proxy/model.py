@@ -8,6 +8,7 @@ from proxy.values import dataclass
 
 if TYPE_CHECKING:
     from proxy.config.snapshot import DlpPolicy
+    from proxy.head_memo import HeadMemo
 
 type Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields in wire order; names as sent, values without surrounding white space."""
@@ -48,48 +49,13 @@ class Principal:
     token_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
-    """A request line and its fields, parsed and validated. `target` is origin-form (`/path?query`), ASCII."""
+class _Fields:
+    """Looks fields up by their names in lower case: `names`, in the order of `headers`."""
 
-    method: str
-    target: str
-    authority: Authority
+    __slots__ = ()
+
     headers: Headers
-    protocol: WireProtocol = "http1"
-    http_version: str = "1.1"
-
-    @property
-    def path(self) -> str:
-        return self.target.partition("?")[0]
-
-    def first(self, name: bytes) -> bytes | None:
-        """Value of the first field called `name` (lower case), or None."""
-        for key, value in self.headers:
-            if key.lower() == name:
-                return value
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What goes upstream: a head, a whole body (inspected) and trailers."""
-
-    head: RequestHead
-    body: bytes = b""
-    trailers: Headers = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
-    """Status line and fields of an answer, framing fields included as the upstream sent them. `names`: those of the
-    fields, in lower case."""
-
-    status: int
-    reason: str
-    headers: Headers
-    http_version: str = "1.1"
-    names: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
+    names: tuple[bytes, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple([name.lower() for name, _ in self.headers]))
@@ -103,6 +69,43 @@ class ResponseHead:
         if name not in self.names:
             return []
         return [field[1] for field, key in zip(self.headers, self.names, strict=True) if key == name]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead(_Fields):
+    """A request line and its fields, parsed and validated. `target` is origin-form (`/path?query`), ASCII."""
+
+    method: str
+    target: str
+    authority: Authority
+    headers: Headers
+    protocol: WireProtocol = "http1"
+    http_version: str = "1.1"
+    names: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What goes upstream: a head, a whole body (inspected) and trailers."""
+
+    head: RequestHead
+    body: bytes = b""
+    trailers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead(_Fields):
+    """Status line and fields of an answer, framing fields included as the upstream sent them."""
+
+    status: int
+    reason: str
+    headers: Headers
+    http_version: str = "1.1"
+    names: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ class InspectJob:
     `placeholder_key`: 32 bytes, already derived for this app (and period); the root secret never goes there.
     `direction`: `request` (URL, headers and body), `message` (one WebSocket message in `body`), `response`.
     `tier`: of the call's model (`proxy.config.snapshot.Platform.tier_of`); rules may hold in some tiers only.
+    `memo`: of the head that the job was made from; it stays in this process.
     """
 
     app: str
@@ -152,6 +156,7 @@ class InspectJob:
     direction: Literal["request", "message", "response"] = "request"
     trailers: Headers = ()
     tier: str = "unlisted"
+    memo: "HeadMemo | None" = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,8 +81,8 @@ def _at(tiers: Tiers, size: int) -> int:
 
 
 def _most(tiers: Tiers, size: int) -> int:
-    if len(tiers) == 1:
-        return tiers[0][1]
+    if len(tiers) <= 1:
+        return tiers[0][1] if tiers else 0
     return max((picos for start, picos in tiers if size > start), default=0)
 
 

@@ -180,7 +180,7 @@ def cache_directives(head: RequestHead | ResponseHead) -> frozenset[str]:
 
     `Pragma: no-cache` counts only without Cache-Control (section 5.4).
     """
-    lines = [value for name, value in head.headers if name.lower() == b"cache-control"]
+    lines = head.all(b"cache-control")
     if not lines:
         return frozenset({"no-cache"} if b"no-cache" in (head.first(b"pragma") or b"").lower() else ())
     parts = b",".join(lines).decode("latin-1").lower().split(",")

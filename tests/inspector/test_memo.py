@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.config.snapshot import DlpException, DlpPolicy, DlpRule
+from proxy.head_memo import HeadMemo
 from proxy.inspector.memo import JobDigests, PolicyDigests, VerdictMemo
 from proxy.model import Inspection, InspectJob
 
@@ -22,13 +23,24 @@ def _digests() -> JobDigests:
 
 
 def test_every_field_is_in_the_table() -> None:
-    assert set(CHANGES) == set(InspectJob.__dataclass_fields__)
+    # A memo only makes the key faster, as the next but one test shows.
+    assert set(CHANGES) | {"memo"} == set(InspectJob.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("field", sorted(CHANGES))
 def test_every_field_changes_the_key(field: str) -> None:
     digests = _digests()
     assert digests.of(JOB, 0) != digests.of(replace(JOB, **{field: CHANGES[field]}), 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", sorted(CHANGES))
+def test_a_memo_changes_no_key_whatever_job_it_saw_before(field: str) -> None:
+    digests, memo = _digests(), HeadMemo()
+    changed = replace(JOB, **{field: CHANGES[field]})  # type: ignore[arg-type]
+    for job in (JOB, JOB, changed, changed, JOB):
+        assert digests.of(replace(job, memo=memo), 0) == digests.of(job, 0)
+    other = _digests()
+    assert other.of(replace(JOB, memo=memo), 0) == other.of(JOB, 0)
 
 
 def test_equal_jobs_share_a_key_within_a_process_only() -> None:
