@@ -1,5 +1,7 @@
 """Header fields that travel, and those that end at the proxy. Pure functions over `Headers`."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from proxy.errors import Denied
@@ -66,10 +68,23 @@ _REQUEST_DROPS_BY: Final = {
 }
 
 
-def nominated(headers: Headers) -> frozenset[bytes]:
+_MAX_REMEMBERED_BYTES: Final = 256
+
+
+def _tokens(value: bytes) -> frozenset[bytes]:
+    return _same_tokens(value) if len(value) <= _MAX_REMEMBERED_BYTES else _split(value)
+
+
+def _split(value: bytes) -> frozenset[bytes]:
+    return frozenset([token.strip().lower() for token in value.split(b",") if token.strip()])
+
+
+_same_tokens = lru_cache(maxsize=256)(_split)
+
+
+def nominated(values: Sequence[bytes]) -> frozenset[bytes]:
     """Lower-case names listed in Connection fields, which are hop-by-hop for this message (RFC 9110 7.6.1)."""
-    values = [value for name, value in headers if name.lower() == b"connection"]
-    return frozenset([token.strip().lower() for value in values for token in value.split(b",") if token.strip()])
+    return _tokens(values[0]) if len(values) == 1 else frozenset().union(*map(_tokens, values))
 
 
 def outbound(headers: Headers, *, host: bytes, body_changed: bool, uncoded_answer: bool) -> Headers:
@@ -78,7 +93,7 @@ def outbound(headers: Headers, *, host: bytes, body_changed: bool, uncoded_answe
     `uncoded_answer`: asks for an answer without content coding, so that it can be metered and restored as it streams.
     """
     drop = _REQUEST_DROPS_BY[body_changed, uncoded_answer]
-    also = nominated(headers)
+    also = nominated([value for name, value in headers if name.lower() == b"connection"])
     if not also <= drop:
         drop |= also
     kept = [(b"Host", host), *[field for field in headers if field[0].lower() not in drop]]
@@ -91,7 +106,7 @@ def inbound(head: ResponseHead) -> Headers:
     """End-to-end response fields. Framing (Content-Length) stays; Alt-Svc would lead clients round the proxy."""
     drop = _RESPONSE_DROPS
     if b"connection" in head.names:
-        also = nominated(head.headers)
+        also = nominated(head.all(b"connection"))
         if not also <= drop:
             drop |= also - {b"content-length"}
     elif drop.isdisjoint(head.names):
@@ -107,5 +122,5 @@ def without(headers: Headers, *names: bytes) -> Headers:
 
 def check_trailers(trailers: Headers) -> None:
     """Denied malformed when a field stands there that could change how the message is read, or who sends it."""
-    if any(name.lower() in _NOT_IN_TRAILERS for name, _ in trailers):
+    if trailers and any(name.lower() in _NOT_IN_TRAILERS for name, _ in trailers):
         raise Denied("malformed", "A trailer section holds a field that may not stand there (RFC 9110 6.5.1)")

@@ -49,7 +49,7 @@ class Principal:
     token_id: str | None = None
 
 
-class _Fields:
+class HeadFields:
     """Looks fields up by their names in lower case: `names`, in the order of `headers`."""
 
     __slots__ = ()
@@ -72,7 +72,7 @@ class _Fields:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestHead(_Fields):
+class RequestHead(HeadFields):
     """A request line and its fields, parsed and validated. `target` is origin-form (`/path?query`), ASCII."""
 
     method: str
@@ -98,7 +98,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseHead(_Fields):
+class ResponseHead(HeadFields):
     """Status line and fields of an answer, framing fields included as the upstream sent them."""
 
     status: int

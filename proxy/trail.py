@@ -69,8 +69,8 @@ class Trail:
     def inspection(self, inspection: Inspection) -> None:
         """Counts by entity and action, never spans or text."""
         self.fields["inspected"] = inspection.inspected
-        if counts := _counts(inspection):
-            self.fields["findings"] = counts
+        if inspection.findings:
+            self.fields["findings"] = _counts(inspection)
         if inspection.action == "transform":
             self.fields["transformed"] = True
         if inspection.would_block:
@@ -78,8 +78,8 @@ class Trail:
 
     def answer_inspection(self, inspection: Inspection) -> None:
         """The same for an answer."""
-        if counts := _counts(inspection):
-            self.fields["answer_findings"] = counts
+        if inspection.findings:
+            self.fields["answer_findings"] = _counts(inspection)
         if inspection.action == "transform":
             self.fields["answer_transformed"] = True
         if inspection.would_block:
@@ -182,6 +182,4 @@ def _where(authority: "Authority") -> dict[str, Any]:
 
 
 def _counts(inspection: Inspection) -> dict[str, int]:
-    if not inspection.findings:
-        return {}
     return dict(Counter(f"{finding.entity}:{finding.action}" for finding in inspection.findings))

@@ -6,6 +6,7 @@ import hmac
 import importlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,7 @@ async def assemble(start: Mapping[str, Any]) -> Assembly:
         resolver=resolver,
         own=OwnAddresses(parse_address(address) for address in start["listen"].values()),
         price_book=price_book,
-        placeholder_key=lambda app: root.derive(PLACEHOLDER, app=app),
+        placeholder_key=lru_cache(maxsize=4096)(lambda app: root.derive(PLACEHOLDER, app=app)),
         cache_mac_key=cache_mac_key,
         credential_digest=credential_digest(root),
         listen=start["listen"],

@@ -111,7 +111,7 @@ class AuditWriter:
     @property
     def ready(self) -> bool:
         """False while the disk refuses, or the spool is half full: no new request may start."""
-        return self._ready and self.depth * 2 < self._limits.spool_records
+        return self._ready and (len(self._queue) + self._in_hand) * 2 < self._limits.spool_records
 
     @property
     def depth(self) -> int:

@@ -11,7 +11,7 @@ from typing import Final
 
 from proxy import fields
 from proxy.errors import Denied
-from proxy.model import Headers, Response, ResponseHead
+from proxy.model import Headers, HeadFields, Response, ResponseHead
 from proxy.values import dataclass
 
 # Peers: nginx 8 KB per line and 32 KB in all, Apache 8 KB and 100 fields, node 16 KB in all. An LLM client sends 2 KB.
@@ -36,12 +36,11 @@ _FRAMING: Final = {b"transferencoding": b"transfer-encoding", b"contentlength": 
 _CODING: Final = b"transfer-encoding"
 _LENGTH: Final = b"content-length"
 _NOT_ALNUM: Final = re.compile(rb"[^0-9a-z]")
-_NO_TOKENS: Final[frozenset[bytes]] = frozenset()
 _NOT_A_FIELD: Final = "A header line is not `name: value` in plain characters"
 
 
 @dataclass(frozen=True, slots=True)
-class RawHead:
+class RawHead(HeadFields):
     """A request head as sent: `target` in any of the four forms of RFC 9112 section 3.2. `keep_alive`: the client lets
     the connection live after this exchange (section 9.3)."""
 
@@ -49,23 +48,18 @@ class RawHead:
     target: str
     version: str
     headers: Headers
+    names: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
     keep_alive: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        tokens = _tokens(self.headers, b"connection") | _tokens(self.headers, b"proxy-connection")
+        HeadFields.__post_init__(self)
+        tokens = fields.nominated([*self.all(b"connection"), *self.all(b"proxy-connection")])
         lives = b"close" not in tokens if self.version == "1.1" else b"keep-alive" in tokens
         object.__setattr__(self, "keep_alive", lives)
 
-    def first(self, name: bytes) -> bytes | None:
-        """Value of the first field called `name` (lower case), or None."""
-        for key, value in self.headers:
-            if key.lower() == name:
-                return value
-        return None
-
     def only(self, name: bytes) -> bytes | None:
         """As `first`. Denied malformed when there are two: nobody may choose which of them counts."""
-        values = [value for key, value in self.headers if key.lower() == name]
+        values = self.all(name)
         if len(values) > 1:
             raise Denied("malformed", f"The field {name.decode()} stands twice")
         return values[0] if values else None
@@ -160,10 +154,7 @@ def _complaint(name: bytes) -> str:
 
 def request_framing(head: RawHead) -> Framing:
     """Body framing of a request (RFC 9112 section 6.3). Denied malformed on anything ambiguous."""
-    framing = _framing(
-        [value for name, value in head.headers if name.lower() == _CODING],
-        [value for name, value in head.headers if name.lower() == _LENGTH],
-    )
+    framing = _framing(head.all(_CODING), head.all(_LENGTH))
     if framing is None:
         return Framing(0)
     if framing.chunked and head.version != "1.1":
@@ -212,15 +203,8 @@ def parse_response_head(data: bytes) -> ResponseHead:
 
 def response_keep_alive(head: ResponseHead) -> bool:
     """Whether the upstream lets the connection live (RFC 9112 section 9.3)."""
-    tokens = _tokens(head.headers, b"connection") if b"connection" in head.names else _NO_TOKENS
+    tokens = fields.nominated(head.all(b"connection"))
     return b"close" not in tokens if head.http_version == "1.1" else b"keep-alive" in tokens
-
-
-def _tokens(headers: Headers, name: bytes) -> frozenset[bytes]:
-    values = [value for key, value in headers if key.lower() == name]
-    return (
-        frozenset([token.strip().lower() for value in values for token in value.split(b",")]) if values else _NO_TOKENS
-    )
 
 
 class ChunkedReader:

@@ -8,10 +8,10 @@ bytes that are neither TLS nor HTTP end here.
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.config.snapshot import Entry
 from proxy.context import Context, rule_connection
@@ -44,7 +44,10 @@ async def serve(services: "Services", sockets: Mapping[Listener, Sequence[socket
 async def _serve_connection(server: LaneServer, channel: Channel, listener: Listener) -> None:
     lane = Lane(server, channel, listener)
     try:
-        await (lane.explicit() if listener == "explicit" else lane.transparent())
+        # One after the other instead of within each other: an event wakes every coroutine that waits for the next one.
+        step: _Step = lane.explicit() if listener == "explicit" else lane.transparent()
+        while step is not None:
+            step = await step
     except (Aborted, TimeoutError, ssl.SSLError, OSError):
         pass  # the peer is gone, slow or does not speak TLS: there is nobody to tell
     except Exception:  # noqa: BLE001 - outside of any exchange, so that nothing has left; the trail shall know of it
@@ -55,33 +58,32 @@ async def _serve_connection(server: LaneServer, channel: Channel, listener: List
 
 
 class Lane(Connection):
-    """One connection of either listener."""
+    """One connection of either listener. A method that answers with a `_Step` has done its part: that one is next."""
 
     # -- the two listeners
 
-    async def explicit(self) -> None:
+    async def explicit(self) -> "_Step":
         """CONNECT once, or absolute-form requests one after the other."""
         while True:
             raw = await self._head()
             if raw is None:
-                return
+                return None
             if raw.method == "CONNECT":
-                await self._connect(raw)
-                return
+                return self._connect(raw)
             if not await self._absolute(raw):
-                return
+                return None
 
-    async def transparent(self) -> None:
+    async def transparent(self) -> "_Step":
         """A redirected connection: its original destination gives the port, SNI or Host the name."""
         destination = original_destination(self._channel.info("socket"))
         if destination is None or self._server.services.own.holds(*destination):
             await self._refuse(Denied("self_connection", "The connection was not redirected here from elsewhere"))
-            return
-        await self._any_protocol(None, destination[1])
+            return None
+        return self._any_protocol(None, destination[1])
 
     # -- explicit
 
-    async def _connect(self, raw: h1.RawHead) -> None:
+    async def _connect(self, raw: h1.RawHead) -> "_Step":
         authority: Authority | None = None
         context: Context | None = None
         try:
@@ -95,9 +97,9 @@ class Lane(Connection):
                 rule_connection(context, "connect", authority)
         except Denied as denied:
             await self._refuse(denied, context=context, authority=authority, connect=True)
-            return
+            return None
         self._channel.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await self._any_protocol(authority, authority.port)
+        return self._any_protocol(authority, authority.port)
 
     def _connect_authority(self, raw: h1.RawHead) -> Authority:
         last = self._last_head
@@ -127,24 +129,23 @@ class Lane(Connection):
 
     # -- inside a tunnel, or redirected
 
-    async def _any_protocol(self, authority: Authority | None, port: int) -> None:
+    async def _any_protocol(self, authority: Authority | None, port: int) -> "_Step":
         """TLS or plain HTTP, by the first bytes; anything else is not passed on."""
         channel = self._channel
         self._deadline(HEAD_DEADLINE_S)
         while (tls := client_hello.looks_like_tls(channel.buffer)) is None:
             if not await channel.more():
-                return
+                return None
         if tls:
-            await self._tls(authority, port)
-        else:
-            await self._requests(replace(authority, scheme="http") if authority else None, port)
+            return self._tls(authority, port)
+        return self._requests(replace(authority, scheme="http") if authority else None, port)
 
-    async def _tls(self, authority: Authority | None, port: int) -> None:
+    async def _tls(self, authority: Authority | None, port: int) -> "_Step":
         context: Context | None = None
         try:
             hello = await self._hello()
             if hello is None:
-                return
+                return None
             authority = self._tls_authority(hello, authority, port)
             self._sni = None if hello.sni is None else authority.host
             principal = self._identify()
@@ -158,13 +159,12 @@ class Lane(Connection):
                 _check_offer(hello, entry)
         except Denied as denied:
             self._alert(denied, context, authority)
-            return
+            return None
         if entry.passthrough and context is not None:
-            await self._tunnel(context, entry, authority)
-        elif _alpn_choice(hello, entry) == "h2":
-            await self._http2(entry, authority)
-        else:
-            await self._terminate(hello, authority)
+            return self._tunnel(context, entry, authority)
+        if _alpn_choice(hello, entry) == "h2":
+            return self._http2(entry, authority)
+        return self._terminate(hello, authority)
 
     async def _hello(self) -> "ClientHello | None":
         channel, reader = self._channel, client_hello.HelloReader()
@@ -194,18 +194,18 @@ class Lane(Connection):
             raise Denied("target_mismatch", f"CONNECT names {authority.host}, TLS names {name}")
         return authority if authority is not None and authority.scheme == "https" else _https(name, port)
 
-    async def _terminate(self, hello: "ClientHello", authority: Authority) -> None:
+    async def _terminate(self, hello: "ClientHello", authority: Authority) -> "_Step":
         """Answers the handshake with a leaf for the vetted name, then speaks HTTP/1.1."""
         app = self._counted_app or ""
         try:
             leaf = self._server.services.leaf_store.context(authority.host, app)
         except Denied as denied:
             self._alert(denied, None, authority)
-            return
+            return None
         self._deadline(HEAD_DEADLINE_S)
         tickets = self._server.tickets.number(app, resumes=hello.resumes)
         await self._channel.start_tls(leaf, server_side=True, tickets=tickets)
-        await self._requests(authority, authority.port)
+        return self._requests(authority, authority.port)
 
     async def _tunnel(self, context: Context, entry: Entry, authority: Authority) -> None:
         carrier = LaneCarrier(self._server, self._channel, _NO_REQUEST, h1.Framing(0), context)
@@ -308,6 +308,7 @@ def _https(host: str, port: int) -> Authority:
     return Authority("https", host, port)
 
 
+type _Step = Coroutine[Any, Any, _Step] | None
 _TERMINATED: Final = frozenset({"h2", "http1"})
 _NO_REQUEST: Final = h1.RawHead("CONNECT", "", "1.1", ())
 

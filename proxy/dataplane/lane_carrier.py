@@ -96,10 +96,11 @@ class LaneCarrier:
     async def _read_sized(self, length: int) -> bytes:
         client = self._client
         self._hold(length)
-        progress = Progress(client)
-        while len(client.buffer) < length:
-            progress.check(len(client.buffer))
-            await self._more_from_client()
+        if len(client.buffer) < length:
+            progress = Progress(client)
+            while len(client.buffer) < length:
+                progress.check(len(client.buffer))
+                await self._more_from_client()
         return client.take(length)
 
     async def _read_chunked(self, max_bytes: int) -> tuple[bytes, Headers]:
