@@ -51,14 +51,15 @@ class Rates:
         written = min(usage.cache_creation_input_tokens, size - read)
         reasoned = min(usage.reasoning_tokens, usage.output_tokens)
         output = self.output or ()
-        return (
-            self.request_picos
-            + (size - read - written) * _at(self.input, size)
-            + read * _at(self.cache_read or self.input, size)
-            + written * _at(self.cache_write or self.input, size)
-            + (usage.output_tokens - reasoned) * _at(output, size)
-            + reasoned * _at(self.reasoning or output, size)
-        )
+        picos = self.request_picos + (size - read - written) * _at(self.input, size)
+        picos += (usage.output_tokens - reasoned) * _at(output, size)
+        if read:
+            picos += read * _at(self.cache_read or self.input, size)
+        if written:
+            picos += written * _at(self.cache_write or self.input, size)
+        if reasoned:
+            picos += reasoned * _at(self.reasoning or output, size)
+        return picos
 
     def worst_picos(self, input_tokens: int, output_tokens: int) -> int | None:
         """The most that a call of up to so many tokens can cost."""
