@@ -56,7 +56,7 @@ def windows(every: Sequence[Part]) -> list[Window]:
         for text in part.texts:
             for start, end in _gate.regions(text, *pick.choice(SHOWN)):
                 region = rampart._region(model, 0, text, start, end)
-                seen.update(tuple(region.ids[each.start : each.end]) for each in rampart._windows([region]))
+                seen.update(tuple(region.pieces.ids[each.start : each.end]) for each in rampart._windows([region]))
         found += [Window((model.cls, *ids, model.sep), part.share) for ids in sorted(seen) if ids]
     return found
 

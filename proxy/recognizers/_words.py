@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from proxy.recognizers._onnx import Array
+from proxy.recognizers._pieces import Pieces
 
 OTHER: Final = 0
 KINDS: Final = ("", "PERSON", "LOCATION", "ID")
@@ -25,7 +26,6 @@ _GAPS: Final = {
     "LOCATION": re.compile(r"[ ,.\-/#\t]{0,3}|,?[ ]?\r?\n[ ]?|,?[ ][A-Z]{2},?[ ]"),
 }
 _MAX_GAP_CHARS: Final = 6
-_FIRST: Final = np.zeros(1, np.int64)
 
 
 class Word(NamedTuple):
@@ -45,30 +45,22 @@ def grouping(labels: Mapping[int, str]) -> Array:
     return matrix
 
 
-def words_of_each(pieces: Array, parts: Sequence[tuple[Array, Array]]) -> list[list[Word]]:
-    """Means over the pieces of each word, as words, of several parts at once. `pieces` [n, kinds] of all of them; of
-    each its `word_ids` [n], ascending, and `offsets` [n, 2]."""
+def words_of_each(pieces: Array, parts: Sequence[Pieces]) -> list[list[Word]]:
+    """Means over the pieces of each word, as words, of several parts at once. `pieces` [n, kinds] of all of them."""
     result: list[list[Word]] = [[] for _ in parts]
-    if not len(pieces):
+    counts = [len(part.firsts) for part in parts]
+    if not any(counts):
         return result
-    # No text has so many words that those of two parts could be taken for one.
-    apart = [word_ids + (part << 40) for part, (word_ids, _) in enumerate(parts)]
-    bounds = list(accumulate(len(word_ids) for word_ids in apart))
-    found = _found(pieces, np.concatenate(apart), np.concatenate([offsets for _, offsets in parts]))
-    for first, word in found:
-        result[bisect_right(bounds, first)].append(word)
-    return result
-
-
-def _found(pieces: Array, word_ids: Array, offsets: Array) -> Iterator[tuple[int, Word]]:
-    """Words and where their first pieces are."""
-    ends = np.append(word_ids[1:] != word_ids[:-1], True).nonzero()[0] + 1
-    first = np.concatenate([_FIRST, ends[:-1]])
-    means = np.add.reduceat(pieces, first) / (ends - first)[:, None]
+    begun = accumulate((len(part.ids) for part in parts), initial=0)
+    first = np.array([start + each for start, part in zip(begun, parts, strict=False) for each in part.firsts])
+    means = np.add.reduceat(pieces, first) / np.diff(first, append=len(pieces))[:, None]
     kinds = means.argmax(-1)
+    words = [0, *accumulate(counts)]
     for at in kinds.nonzero()[0].tolist():
-        begin, end, kind = int(first[at]), int(ends[at]) - 1, int(kinds[at])
-        yield begin, Word(int(offsets[begin, 0]), int(offsets[end, 1]), kind, float(means[at, kind]))
+        which = bisect_right(words, at) - 1
+        part, place, kind = parts[which], at - words[which], int(kinds[at])
+        result[which].append(Word(part.starts[place], part.ends[place], kind, float(means[at, kind])))
+    return result
 
 
 def spans(text: str, found: list[Word]) -> Iterator[tuple[str, int, int, float]]:

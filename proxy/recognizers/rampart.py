@@ -22,6 +22,7 @@ from proxy.model import Finding
 from proxy.recognizers import _gate, _intact, _layers, _onnx
 from proxy.recognizers._encoder import Encoder
 from proxy.recognizers._onnx import Array
+from proxy.recognizers._pieces import Cutter, Pieces
 from proxy.recognizers._words import Word, grouping, spans, words_of_each
 from proxy.recognizers.base import ModelUnavailable, Recognizer
 
@@ -37,7 +38,6 @@ BATCH_TOKENS: Final = 512
 _CALL_TOKENS: Final = 4
 """What calling the model costs beside its tokens, in tokens."""
 _NEAR_CHARS: Final = 24
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _LONE_NUMBER: Final = 0.7
 """What is left of the probability of a number that is called a place without another place beside it."""
 GRAPH: Final = "onnx/model_q4.onnx"
@@ -54,19 +54,22 @@ SECOND_LOOK_SHARE: Final = 0.25
 """What may be read twice: so much, and this part of the rest. A hostile text cannot ask for more (what is not English
 is read once, by the six)."""
 
-_FOREIGN: Final = re.compile(
-    r"\b(?:und|oder|ist|sind|nicht|das|ich|wir|mit|für|auf|ein|eine|einen|dass|bei|nach|haben|wird|bitte|herr|frau|aus|zum|"
-    r"zur|vom|noch|schon|kann|unser|neue|liegt|kommt|laut|"
-    r"el|que|por|para|una|está|es|su|señora?|más|como|hay|fue|sobre|según|nueva|puedes?|tiene|del|"
-    r"est|une|avec|dans|pas|nous|vous|je|sur|qui|cette|sont|madame|monsieur|les|selon|peux|peut|"
-    r"che|non|sono|alla|nel|della|gli|il|è|dal|signora?|secondo|nuovo|puoi|questo|"
-    r"não|uma|ao|dos|pelo|você|meu|minha|segundo|podes?|foi|em|"
-    r"het|een|niet|voor|naar|dat|zijn|aan|bij|mijn|uit|wordt|heeft|mevrouw|volgens|kun|komt|ligt|"
-    r"(?-i:[a-z]*[ß-öø-ÿ][a-zß-öø-ÿ]*))\b",
-    re.IGNORECASE,
+_FOREIGN: Final = frozenset(
+    re.findall(
+        r"\w+",
+        "und oder ist sind nicht das ich wir mit für auf ein eine einen dass bei nach haben wird bitte herr frau aus "
+        "zum zur vom noch schon kann unser neue liegt kommt laut "
+        "el que por para una está es su señor señora más como hay fue sobre según nueva puede puedes tiene del "
+        "est une avec dans pas nous vous je sur qui cette sont madame monsieur les selon peux peut "
+        "che non sono alla nel della gli il è dal signor signora secondo nuovo puoi questo "
+        "não uma ao dos pelo você meu minha segundo pode podes foi em "
+        "het een niet voor naar dat zijn aan bij mijn uit wordt heeft mevrouw volgens kun komt ligt",
+    )
 )
-"""Words of the other six languages that English sentences, and names in them, seldom hold; and any with an accent that
-is no name."""
+"""Words of the other six languages that English sentences, and names in them, seldom hold."""
+_WORD: Final = re.compile(r"\w+")
+_ACCENTED: Final = re.compile(r"\b[a-z]*[ß-öø-ÿ][a-zß-öø-ÿ]*\b")
+"""No name; English has hardly any."""
 _AROUND_CHARS: Final = 60
 
 type _Ids = tuple[int, ...]
@@ -76,7 +79,7 @@ type _Ids = tuple[int, ...]
 class Model:
     encoder: Encoder
     quick: Encoder
-    tokenizer: Any
+    cutter: Cutter
     groups: Array
     cls: int
     sep: int
@@ -87,9 +90,7 @@ class _Region:
     """A stretch of one text and its word pieces."""
 
     text: int
-    ids: list[int]
-    word_ids: Array
-    offsets: Array
+    pieces: Pieces
     foreign: bool
     """In another language than English: of those the three layers have seen too little."""
 
@@ -136,7 +137,7 @@ def load_model(place: Path) -> Model:
         groups = grouping({int(key): value for key, value in labels.items()})
         encoder = Encoder(source, _layers.published(source), groups)
         quick = Encoder(source, _layers.read(QUICK_PATH), groups)
-        loaded = Model(encoder, quick, tokenizer, groups, *_marks(tokenizer))
+        loaded = Model(encoder, quick, Cutter(tokenizer), groups, *_marks(tokenizer))
         sizes = {each.run([[loaded.cls, loaded.sep]]).shape[-1] for each in (encoder, quick)}
     except Exception as error:
         why = f"the detection model at {place.name} does not load ({type(error).__name__})"
@@ -180,16 +181,19 @@ def _find(texts: Sequence[str], allowed: Sequence[Sequence[tuple[int, int]]], re
 
 
 def _region(loaded: Model, index: int, text: str, start: int, end: int) -> _Region:
-    encoding = loaded.tokenizer.encode(_SURROGATE.sub(" ", text[start:end]), add_special_tokens=False)
-    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) + start
     around = text[max(0, start - _AROUND_CHARS) : end + _AROUND_CHARS]
-    foreign = _FOREIGN.search(around) is not None
-    return _Region(index, encoding.ids, np.array(encoding.word_ids, np.int64), offsets, foreign)
+    return _Region(index, loaded.cutter.cut(text, start, end), _is_foreign(around))
+
+
+def _is_foreign(text: str) -> bool:
+    if not _FOREIGN.isdisjoint(_WORD.findall(text.lower())):
+        return True
+    return not text.isascii() and _ACCENTED.search(text) is not None
 
 
 def _windows(regions: Sequence[_Region]) -> Iterator[_Window]:
     for index, region in enumerate(regions):
-        start, size = 0, len(region.ids)
+        start, size = 0, len(region.pieces.ids)
         while start < size:
             end = min(start + WINDOW_TOKENS, size)
             yield _Window(index, start, end)
@@ -199,19 +203,19 @@ def _windows(regions: Sequence[_Region]) -> Iterator[_Window]:
 def _tagged(loaded: Model, regions: Sequence[_Region], reader: _Reader) -> list[list[Word]]:
     """Words of each region. Where windows overlap, each gives the half that lies further from its edge.
     Windows of the same pieces are read once: repetition costs nothing."""
-    starts = list(accumulate((len(region.ids) for region in regions), initial=0))
+    starts = list(accumulate((len(region.pieces.ids) for region in regions), initial=0))
     pieces = np.zeros((starts[-1], loaded.groups.shape[1]), np.float32)
     alike: dict[_Ids, list[_Window]] = {}
     for window in _windows(regions):
-        alike.setdefault(tuple(regions[window.region].ids[window.start : window.end]), []).append(window)
+        alike.setdefault(tuple(regions[window.region].pieces.ids[window.start : window.end]), []).append(window)
     foreign = {ids for ids, places in alike.items() if any(regions[place.region].foreign for place in places)}
     for ids, row in reader(loaded, alike, foreign):
         for window in alike[ids]:
             first = window.start + (_OVERLAP_TOKENS // 2 if window.start else 0)
-            last = window.end - (_OVERLAP_TOKENS // 2 if window.end < len(regions[window.region].ids) else 0)
+            last = window.end - (_OVERLAP_TOKENS // 2 if window.end < len(regions[window.region].pieces.ids) else 0)
             start = starts[window.region]
             pieces[start + first : start + last] = row[1 + first - window.start : 1 + last - window.start]
-    return words_of_each(pieces, [(region.word_ids, region.offsets) for region in regions])
+    return words_of_each(pieces, [region.pieces for region in regions])
 
 
 def _read(

@@ -29,7 +29,7 @@ def published() -> Path:
 
 def windows(texts: Sequence[str] = TEXTS) -> list[list[int]]:
     model = rampart.model()
-    return [model.tokenizer.encode(text).ids for text in texts]
+    return [[model.cls, *model.cutter.cut(text, 0, len(text)).ids, model.sep] for text in texts]
 
 
 def reference(ids: Sequence[int]) -> Array:

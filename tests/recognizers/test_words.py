@@ -1,9 +1,11 @@
 """From probabilities of word pieces to spans: which neighbours become one, and which never do."""
 
+from itertools import accumulate
+
 import numpy as np
 import pytest
 
-from proxy.recognizers._onnx import Array
+from proxy.recognizers._pieces import Pieces
 from proxy.recognizers._words import KINDS, Word, grouping, spans, words_of_each
 
 PERSON, LOCATION, ID = (KINDS.index(kind) for kind in ("PERSON", "LOCATION", "ID"))
@@ -16,34 +18,34 @@ def test_labels_go_to_their_kind_and_unknown_ones_to_id() -> None:
     assert matrix.sum(1).tolist() == [1] * 6
 
 
-def words(pieces: Array, word_ids: Array, offsets: Array) -> list[Word]:
-    return words_of_each(pieces, [(word_ids, offsets)])[0]
+def part(*words: tuple[int, int, int]) -> Pieces:
+    """Of (pieces, start, end) of each word."""
+    firsts = list(accumulate((size for size, _, _ in words), initial=0))
+    return Pieces(list(range(firsts[-1])), firsts[:-1], [start for _, start, _ in words], [end for _, _, end in words])
 
 
 def test_a_word_is_the_mean_of_its_pieces_from_the_first_to_the_last() -> None:
     pieces = np.array([[0.1, 0.9, 0, 0], [0.4, 0.6, 0, 0], [0.9, 0.1, 0, 0], [0.2, 0, 0.8, 0]])
-    found = words(pieces, np.array([3, 3, 4, 7]), np.array([[0, 2], [2, 5], [6, 8], [9, 12]]))
+    (found,) = words_of_each(pieces, [part((2, 0, 5), (1, 6, 8), (1, 9, 12))])
     assert [(word.start, word.end, word.kind) for word in found] == [(0, 5, PERSON), (9, 12, LOCATION)]
     assert [word.probability for word in found] == pytest.approx([0.75, 0.8])
 
 
 def test_pieces_that_disagree_are_decided_by_their_mean() -> None:
     pieces = np.array([[0.1, 0.9, 0, 0], [1.0, 0, 0, 0]])
-    assert words(pieces, np.array([0, 0]), np.array([[0, 2], [2, 4]])) == []
+    assert words_of_each(pieces, [part((2, 0, 4))]) == [[]]
 
 
 def test_words_of_several_parts_are_told_apart() -> None:
     pieces = np.array([[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0]], float)
-    parts = [([0, 1], [[0, 2], [3, 5]]), ([], np.zeros((0, 2))), ([1, 1], [[4, 6], [6, 9]]), ([0], [[0, 3]])]
-    arrays = [(np.array(ids, int), np.array(offsets, int).reshape(-1, 2)) for ids, offsets in parts]
-    found = words_of_each(pieces, arrays)
+    found = words_of_each(pieces, [part((1, 0, 2), (1, 3, 5)), part(), part((2, 4, 9)), part((1, 0, 3))])
     assert [[(word.start, word.end, word.kind) for word in each] for each in found] == [
         [(0, 2, PERSON), (3, 5, PERSON)], [], [], [(0, 3, PERSON)],
     ]  # fmt: skip
 
 
 def test_no_pieces_no_words() -> None:
-    assert words(np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 2), int)) == []
+    assert words_of_each(np.zeros((0, 4)), [part(), part()]) == [[], []]
 
 
 def joined(text: str, kind: int) -> list[str]:
