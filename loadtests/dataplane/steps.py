@@ -5,8 +5,11 @@ from typing import Final
 
 # step -> parts of file names; the first that matches counts.
 _STEPS: Final = (
-    ("identify", ("proxy/identity", "keys/tokens")),
-    ("policy", ("proxy/policy", "proxy/rules/", "proxy/context", "net/names", "dataplane/limiter")),
+    ("identify", ("proxy/identity", "keys/tokens", "dataplane/callers")),
+    ("policy", (
+        "proxy/policy", "proxy/rules/", "proxy/context", "proxy/rulings", "proxy/head_memo", "net/names",
+        "dataplane/limiter",
+    )),
     ("inspection (verdict known)", ("proxy/inspector/", "proxy/inspection", "proxy/redaction")),
     ("cache", ("proxy/caching", "dataplane/cache_client", "stores/redis_cache")),
     ("budget", ("proxy/budget", "dataplane/ledger", "dataplane/settlement", "dataplane/journal", "redis_budget")),
@@ -15,8 +18,12 @@ _STEPS: Final = (
         "proxy/pricing", "proxy/bodies/", "proxy/decoding",
     )),
     ("audit", ("proxy/audit", "proxy/trail", "proxy/sinks/", "dataplane/audit_writer", "dataplane/identifiers")),
-    ("HTTP/1.1", ("dataplane/h1", "proxy/fields", "proxy/model", "dataplane/targets", "client_hello")),
-    ("TLS and sockets", ("dataplane/channel", "dataplane/upstream", "dataplane/pump", "net/", "keys/")),
+    ("HTTP/1.1", (
+        "dataplane/h1", "dataplane/heads", "proxy/fields", "proxy/model", "dataplane/targets", "client_hello",
+    )),
+    ("TLS and sockets", (
+        "dataplane/channel", "dataplane/upstream", "dataplane/pump", "dataplane/tickets", "net/", "keys/",
+    )),
     ("connection and exchange", (
         "dataplane/lane", "dataplane/runtime", "proxy/exchange", "proxy/delivery", "proxy/effects", "bodies_held",
     )),

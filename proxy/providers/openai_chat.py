@@ -70,7 +70,8 @@ class OpenAIChat(Provider):
         self._read_common(answer, tally)
         for position, choice in enumerate(items(answer, "choices")):
             message = member(choice, "message")
-            _saw(message, _message_deltas(message, position, "message", call), tally)
+            # Where usage is told, nobody asks how long the texts are.
+            _saw(message, [] if tally.output_tokens else _message_deltas(message, position, "message", call), tally)
             _finish(choice, position, tally)
         tally.ended = True
 
