@@ -1,8 +1,8 @@
 """Texts from which the small encoder learns what the model says (`train_quick.py`). No labels: the model gives them.
 
 Half of the templates of `dlp/pii_dev.json` (by hash; the other half measures), the tweets, own sentences filled with
-made-up identities, documentation and the translated messages of installed programs; and all of these with identities
-spliced in at random places, so that what stands around a name is not learnt by heart.
+made-up identities, lines alike (`quick_records.py`), documentation and the translated messages of installed programs;
+and all of these with identities spliced in at random places, so that what stands around a name is not learnt by heart.
 """
 
 import gettext
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from loadtests.quick_records import Records
 from loadtests.train_gate import LOCALES, filled, held_out, identity, ordinary, tweets
 
 LANGUAGES = {"de": "de", "es": "es", "fr": "fr", "it": "it", "pt": "pt", "pt_BR": "pt", "nl": "nl"}
@@ -120,10 +121,12 @@ def parts(data: Path) -> Iterator[Part]:
         "spliced lines", [make.spliced(make.pick.choice(lines), _mostly_english(make)) for _ in range(26_000)], 0.7
     )
     for language, texts in foreign.items():
-        spliced = [make.spliced(make.pick.choice(texts), make.faker(language)) for _ in range(3500)]
+        spliced = [make.spliced(make.pick.choice(texts), make.faker(language)) for _ in range(7000)]
         yield Part(f"spliced {language}", spliced, 0.7)
     yield Part("spliced known", [make.spliced(make.pick.choice(known), make.faker()) for _ in range(8000)], 1)
     yield Part("spliced tweets", [make.spliced(make.pick.choice(short), make.faker()) for _ in range(5000)], 1)
+    records = Records(make.pick, make.identity)
+    yield Part("records", [make.cased(records.text(_mostly_english(make))) for _ in range(9000)], 1)
     words = [word for text in (*lines[:4000], *short[:1000], *known[:500]) for word in text.split() if len(word) < 20]
     yield Part("soup", [make.soup(words, make.faker()) for _ in range(6000)], 1)
 

@@ -45,10 +45,6 @@ QUICK_PATH: Final = Path(__file__).parent / "rampart_quick.npz"
 DOUBT: Final = 0.09
 """How far from sure the three layers are of a window's pieces, on average, from which on the six are asked. Chosen on
 the development data: at 0.05 a third of the pieces of a prompt is read twice, for .001 of F2."""
-MISSED: Final = (0.15, 0.4)
-MISSED_PIECES: Final = 3
-"""Or this many pieces that lie between these, so that they would be missed, and not surely: in a window of lines alike
-(logs, tables) the sure pieces around a name drown its doubt in the average."""
 SECOND_LOOK_TOKENS: Final = 256
 SECOND_LOOK_SHARE: Final = 0.25
 """What may be read twice: so much, and this part of the rest. A hostile text cannot ask for more (what is not English
@@ -242,10 +238,7 @@ def _read_quickly(loaded: Model, windows: Iterable[_Ids], foreign: Set[_Ids]) ->
 
 def _in_doubt(row: Array) -> bool:
     asked = row[1:-1, 1 : 1 + len(ENTITIES)]
-    if np.minimum(asked, 1 - asked).mean() > DOUBT:
-        return True
-    likelier = asked.max(axis=1, initial=0.0)
-    return int(((likelier > MISSED[0]) & (likelier < MISSED[1])).sum()) >= MISSED_PIECES
+    return bool(np.minimum(asked, 1 - asked).mean() > DOUBT)
 
 
 def _read_by(encoder: Encoder, loaded: Model, windows: Iterable[_Ids]) -> Iterator[tuple[_Ids, Array]]:
