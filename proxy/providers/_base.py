@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import orjson
 
@@ -21,6 +21,9 @@ from proxy.providers._call import (
     read_flag,
 )
 from proxy.providers._json import load_object, set_member
+
+# Rulings and prices are remembered by model: a name that fills a body would be kept with them. ARNs have 200 or so.
+MAX_MODEL_CHARS: Final = 512
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,12 @@ class Provider:
             "wants_usage": False,
         }
         facts.update(self.call_facts(head, fields))
+        model = self.model_of(head, fields)
+        if len(model) > MAX_MODEL_CHARS:
+            raise Denied("malformed", f"The request names a model in more than {MAX_MODEL_CHARS} characters")
         return Call(
             provider=self,
-            model=self.model_of(head, fields),
+            model=model,
             input_tokens=estimate_input_tokens(body, fields, self.image_tokens),
             no_store=stateful or "no-store" in directives,
             no_cache=stateful or not directives.isdisjoint({"no-cache", "no-store"}),

@@ -162,6 +162,19 @@ def test_the_number_of_answers_is_bounded(choices: int, refused: bool) -> None:
     assert "at most 128" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("path", "member"), [(CHAT, "messages"), ("/v1/responses", "input"), ("/v1/embeddings", "input")]
+)
+@pytest.mark.parametrize(("characters", "refused"), [(512, False), (513, True)])
+def test_the_name_of_a_model_is_bounded(path: str, member: str, characters: int, refused: bool) -> None:
+    body = json.dumps({"model": "m" * characters, member: []})
+    if refused:
+        with pytest.raises(Denied, match="more than 512 characters"):
+            call_of(body, target=path)
+    else:
+        assert call_of(body, target=path).model == "m" * characters
+
+
 def test_repeats_elsewhere_are_none_of_our_business() -> None:
     """Only members that policy or money depend on must be unambiguous; text may hold their names."""
     body = b'{"model":"m","metadata":{"model":"x"},"messages":[{"content":"\\"model\\":\\"y\\" \\u0041","model":1}]}'
