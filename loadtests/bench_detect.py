@@ -3,8 +3,8 @@
 Accuracy by an own scorer (a gold span counts as found when at least half of its characters are covered by predictions
 of its type; a prediction is right when at least half of it lies in gold of its type) and by presidio-evaluator, false
 hits on ordinary text, evasion, planted secrets, hostile texts, speed and memory. Both profiles are printed; the last
-line is one JSON object, of `balanced` where nothing else is said. `all_on_new_vs_litellm_presidio_x` is measured
-through the whole proxy by `make bench` and stays null here.
+line is one JSON object, of `balanced` where nothing else is said. `all_on_new_vs_litellm_presidio_x` is the ratio of
+CPU time per request through the whole proxy (`loadtests/dataplane/guard.py`), null where the peer cannot be had.
 """
 
 import argparse
