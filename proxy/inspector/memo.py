@@ -58,7 +58,8 @@ class JobDigests:
             job.app, self._policies.of(job.dlp), expired, job.direction, job.provider, job.tier, job.method, job.target,
             _ordered(job.skip_headers), job.placeholder_key, job.headers, job.trailers,
         )  # fmt: skip
-        memo = job.memo
+        # Trailers are no part of the head, and an idle connection is not to hold 64 KiB of them.
+        memo = None if job.trailers else job.memo
         if memo is not None and memo.digest is not None and memo.digest[0] is self and memo.digest[1] == facts:
             digest = memo.digest[2].copy()
         else:

@@ -43,6 +43,14 @@ def test_a_memo_changes_no_key_whatever_job_it_saw_before(field: str) -> None:
     assert other.of(replace(JOB, memo=memo), 0) == other.of(JOB, 0)
 
 
+def test_trailers_are_not_kept_with_the_head_that_they_came_after() -> None:
+    digests, memo = _digests(), HeadMemo()
+    digests.of(replace(JOB, trailers=((b"x-a", b"b" * 1000),), memo=memo), 0)
+    assert memo.digest is None
+    digests.of(replace(JOB, trailers=(), memo=memo), 0)
+    assert memo.digest is not None
+
+
 def test_equal_jobs_share_a_key_within_a_process_only() -> None:
     digests = _digests()
     assert digests.of(JOB, 0) == digests.of(replace(JOB, dlp=replace(POLICY)), 5)
