@@ -646,8 +646,8 @@ def test_a_full_disk_keeps_no_policy_and_no_kill_from_working(paths: Paths, monk
             patch.setattr("proxy.stores.stops.replace_file", full)
             async with watching(store, paths) as watcher:
                 await store.set_kill("a", {"reason": "r"})
-                await until(lambda: "a" in watcher.kills)
-                assert "No space" in watcher.status.store_fault
+                # A round tells of its kills first and of its fault at its end.
+                await until(lambda: "a" in watcher.kills and "No space" in watcher.status.store_fault)
                 patch.undo()
                 await until(lambda: watcher.status.store_fault == "" and watcher.status.seq == 1)
                 await until(lambda: LastGood(paths.last_good, SEED).accepted() is not None)
@@ -686,7 +686,7 @@ def test_a_store_that_takes_no_orders_still_tells_kills_and_policy(
         store.down = True
         async with watching(store, paths) as watcher:
             await until(lambda: "leaky" in watcher.kills and watcher.status.seq == 1)
-            assert watcher.status.store_fault == "down"
+            await until(lambda: watcher.status.store_fault == "down")
             await push(store, "two")
             await until(lambda: watcher.status.seq == 2)
             store.down = False
